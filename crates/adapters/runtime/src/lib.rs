@@ -1,0 +1,1 @@
+//! Where instances run: local processes under a supervising shim.

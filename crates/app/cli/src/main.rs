@@ -1,0 +1,2 @@
+//! The binary `switchback`: arguments, exit codes, composition root.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The bundled test service and the load generator behind switchback demo.

@@ -1,0 +1,1 @@
+//! The data plane: sockets and connection pools around core/routing.

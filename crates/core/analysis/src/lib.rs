@@ -1,0 +1,1 @@
+//! Outcomes in, verdict and evidence out.

@@ -1,0 +1,1 @@
+//! switchback.yaml to validated specs: every mistake at once, with line and column.

@@ -1,0 +1,29 @@
+//! The words of Switchback: types that cannot hold nonsense.
+//!
+//! Pure values only: no clock, no files, no randomness. Every other crate speaks in these types.
+
+pub mod generation;
+pub mod histogram;
+pub mod instance;
+pub mod name;
+pub mod probe;
+pub mod release;
+pub mod stats;
+pub mod strategy;
+pub mod template;
+pub mod time;
+pub mod trigger;
+pub mod verdict;
+pub mod weight;
+pub mod workload;
+
+pub use generation::{Epoch, Generation};
+pub use histogram::Histogram;
+pub use instance::{InstanceHealth, InstanceId, InstanceReport};
+pub use name::{EnvironmentName, ProjectName, ServiceKey, ServiceName, Version};
+pub use release::{Release, ReleaseId};
+pub use stats::ArmStats;
+pub use time::Timestamp;
+pub use verdict::{Finding, Outcome, Verdict};
+pub use weight::{Split, Weight};
+pub use workload::Workload;

@@ -1,0 +1,1 @@
+//! The rollout state machine: state and event in, state and effects out.

@@ -1,0 +1,8 @@
+//! Which backend gets this request.
+//!
+//! A [`Table`] is the whole truth about traffic, immutable and numbered; the data plane swaps it
+//! in one step. Finding a route and an arm in it is pure; sockets are the data plane's.
+
+pub mod table;
+
+pub use table::{Arm, ArmId, Endpoint, Route, Table};

@@ -1,0 +1,76 @@
+//! Who carries the traffic: takes whole tables in order, and counts.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use switchback_domain::{ArmStats, Generation, Version};
+use switchback_routing::{ArmId, Table};
+
+/// What the data plane says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Changes with every start, so that readers know when counters began anew.
+    pub incarnation: String,
+    /// The newest table that every worker serves from.
+    pub generation: Generation,
+    /// One entry per version counted since the start, gone ones included.
+    pub arms: Vec<ArmReport>,
+    /// Requests that matched no route (404), or a route without a share (503): nobody's fault
+    /// but the configuration's.
+    pub unrouted: u64,
+    /// Requests refused before routing because they were not valid HTTP, too large or too slow.
+    pub refused: u64,
+    /// Addresses it listens on, and those it could not take, with the reason.
+    pub listeners: Vec<ListenerReport>,
+}
+
+/// One version's counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmReport {
+    /// Which.
+    pub arm: ArmId,
+    /// As its users call it.
+    pub version: Version,
+    /// Requests on their way now.
+    pub in_flight: u64,
+    /// What was counted.
+    pub stats: ArmStats,
+}
+
+/// One listening address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerReport {
+    /// Which.
+    pub address: std::net::SocketAddr,
+    /// Why it is not listening; `None` when it is.
+    pub error: Option<String>,
+}
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A newer table is there already.
+    #[error("refused: generation {given} is older than {seen}")]
+    Fenced {
+        /// The caller's.
+        given: Generation,
+        /// The newest seen.
+        seen: Generation,
+    },
+    /// The table cannot be served: an address in use, for instance. Nothing was changed.
+    #[error("the data plane refused the table: {0}")]
+    Refused(String),
+    /// It does not answer.
+    #[error("the data plane does not answer")]
+    Unavailable(#[source] std::io::Error),
+}
+
+/// Who carries the traffic.
+#[async_trait]
+pub trait DataPlane: Send + Sync {
+    /// Swaps the table in and returns when every worker serves from it (or a newer one): from
+    /// then on no request starts on what the table left out. The same table again is no change.
+    async fn publish(&self, table: &Table) -> Result<Generation, Error>;
+
+    /// What it counts now.
+    async fn report(&self) -> Result<Report, Error>;
+}
