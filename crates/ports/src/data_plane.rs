@@ -32,6 +32,9 @@ pub struct ArmReport {
     pub version: Version,
     /// Requests on their way now.
     pub in_flight: u64,
+    /// The same per instance; instances without any may be left out. An instance that is not in
+    /// the acknowledged table any more and not listed here is drained.
+    pub in_flight_by_instance: std::collections::BTreeMap<switchback_domain::InstanceId, u64>,
     /// What was counted.
     pub stats: ArmStats,
 }

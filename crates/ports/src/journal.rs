@@ -3,6 +3,10 @@
 //! The journal sees kinds, versions and bytes, never an engine type: a newer build must read what
 //! an older one wrote.
 
+pub mod chain;
+pub mod conformance;
+pub mod fake;
+
 use serde::{Deserialize, Serialize};
 use switchback_domain::{Epoch, Timestamp};
 
@@ -75,7 +79,7 @@ pub enum Error {
     /// The hash chain is broken: the journal was damaged or changed by hand.
     #[error("the journal is damaged at record {}: {why}", at.0)]
     Damaged {
-        /// The first bad record.
+        /// The first bad record; 0 when the file as a whole cannot be read.
         at: Sequence,
         /// What is wrong with it.
         why: String,
@@ -99,14 +103,26 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// [`Error::Failed`] with its cause.
+    pub fn failed(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed { operation, source: source.into() }
+    }
+}
+
 /// Where decisions are written down. One writer at a time; calls block until durable.
 pub trait Journal: Send {
     /// Begins a new life: takes the next epoch durably. Appends of earlier epochs are refused
-    /// from now on.
+    /// from now on, and so are those of epochs that never began.
     fn begin_epoch(&mut self) -> Result<Epoch, Error>;
 
     /// Writes the records and replaces the snapshots, all or nothing, durable on return.
-    /// Snapshots with sequence 0 are stamped with the last record written here.
+    /// Snapshots with sequence 0 are stamped with the last record written here. Returns the
+    /// place of the last record, also when nothing but snapshots was given. A snapshot of a
+    /// record that does not exist is refused.
     fn append(
         &mut self,
         epoch: Epoch,
@@ -125,6 +141,7 @@ pub trait Journal: Send {
     /// The newest snapshot of every scope.
     fn snapshots(&self) -> Result<Vec<Snapshot>, Error>;
 
-    /// Checks the hash chain from the first record to the last; returns how many hold.
+    /// Checks the hash chain from the first record to the last, and the snapshots; returns how
+    /// many records hold. A missing end is found too.
     fn verify(&self) -> Result<u64, Error>;
 }

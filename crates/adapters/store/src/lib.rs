@@ -1,1 +1,5 @@
 //! Where the journal lives: SQLite.
+
+pub mod sqlite;
+
+pub use sqlite::SqliteJournal;

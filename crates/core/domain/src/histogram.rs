@@ -86,7 +86,8 @@ impl Histogram {
     #[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub fn mean(&self) -> Option<f64> {
         let total = self.count();
-        let weighted = |(b, count): &(u16, u64)| upper_bound(usize::from(*b)) as f64 * *count as f64;
+        let weighted =
+            |(b, count): &(u16, u64)| upper_bound(usize::from(*b)) as f64 * *count as f64;
         (total > 0).then(|| self.0.iter().map(weighted).sum::<f64>() / total as f64)
     }
 

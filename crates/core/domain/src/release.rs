@@ -52,8 +52,7 @@ impl Release {
     /// Makes a release; equal content gives an equal id.
     pub fn new(key: ServiceKey, version: Version, workload: Workload) -> Self {
         let content = serde_json::to_vec(&(&key, &version, &workload)).unwrap_or_default();
-        let digest = Sha256::digest(&content);
-        let id = ReleaseId(digest.iter().map(|byte| format!("{byte:02x}")).collect());
+        let id = ReleaseId(hexadecimal(&Sha256::digest(&content)));
         Self { id, key, version, workload }
     }
 
@@ -69,4 +68,9 @@ impl Release {
         };
         Self::new(self.key.clone(), self.version.clone(), workload)
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -91,7 +91,8 @@ pub struct RolloutPolicy {
     pub replicas: u32,
     /// Which way.
     pub strategy: StrategyKind,
-    /// The user's steps, or the strategy's own. Weights ascend and end at 100 %.
+    /// The user's steps, or the strategy's own. Weights ascend and end at 100 %; a rolling update
+    /// has none of its own, its steps (pause, analysis, approve, hook) run when all is shifted.
     pub steps: Vec<Step>,
     /// Instances above `replicas` that may run during a rolling update, at least 1.
     pub max_surge: u32,

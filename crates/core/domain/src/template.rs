@@ -64,7 +64,10 @@ mod tests {
     #[test]
     fn known_names_are_filled_and_others_stay() {
         let variables = Variables::from([("port", "8080".to_owned())]);
-        assert_eq!(render("a {{port}} {{ port }} {{other}} {{", &variables), "a 8080 8080 {{other}} {{");
+        assert_eq!(
+            render("a {{port}} {{ port }} {{other}} {{", &variables),
+            "a 8080 8080 {{other}} {{"
+        );
         assert_eq!(render("{{#if x}}{{port}}", &variables), "{{#if x}}8080");
         assert_eq!(render("ü{{port}}ü", &variables), "ü8080ü");
     }

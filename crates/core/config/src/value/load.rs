@@ -1,0 +1,336 @@
+//! YAML text to the tree: anchors, aliases and merge keys resolved, within fixed limits.
+//!
+//! Iterative, so that no nesting can exhaust the stack. What a value means is not known here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+
+use super::{Entry, Node, Place, Value};
+use crate::diagnostic::Code;
+use crate::reader::Reader;
+
+/// Longest text that is looked at, in bytes: far above any real configuration.
+pub const TEXT_LENGTH_MAX: usize = 256 * 1024;
+/// Deepest nesting; the vocabulary needs nine levels.
+pub const DEPTH_MAX: usize = 32;
+/// Most values, aliases counted in full, so that aliases of aliases cannot fill the memory.
+pub const NODES_MAX: usize = 20_000;
+
+/// The tree of a text. `None` after a mistake that leaves nothing to go on with; mistakes that do
+/// not (a key twice, a tag) are reported and the rest is returned.
+pub(crate) fn load(text: &str, reader: &mut Reader) -> Option<Node> {
+    let start = Place { line: 1, column: 1 };
+    if text.len() > TEXT_LENGTH_MAX {
+        let message = format!("is longer than {} KiB", TEXT_LENGTH_MAX / 1024);
+        reader.report_at(start, "", Code::Limit, message, "keep data out of the configuration");
+        return None;
+    }
+    let mut loader = Loader { reader, frames: Vec::new(), anchors: BTreeMap::new(), root: None, nodes: 0 };
+    let mut documents = 0;
+    let mut parser = Parser::new_from_str(text);
+    while let Some(next) = parser.next_event() {
+        let (event, span) = match next {
+            Ok(found) => found,
+            Err(error) => {
+                report_syntax(text, &error, loader.reader);
+                return None;
+            }
+        };
+        let place = place_of(&span.start);
+        if matches!(event, Event::DocumentStart(_)) {
+            documents += 1;
+        }
+        if documents > 1 {
+            let message = "a second document starts here";
+            let hint = "keep one document; use `environments:` for variants";
+            loader.reader.report_at(place, "", Code::Structure, message, hint);
+            return None;
+        }
+        loader.event(event, place)?;
+    }
+    let root = loader.root.filter(|root| !root.is_null());
+    if root.is_none() {
+        let hint = "run `switchback init` for a commented start";
+        reader.report_at(start, "", Code::Structure, "is empty", hint);
+    }
+    root
+}
+
+fn place_of(marker: &Marker) -> Place {
+    let saturate = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Place { line: saturate(marker.line().max(1)), column: saturate(marker.col() + 1) }
+}
+
+fn report_syntax(text: &str, error: &ScanError, reader: &mut Reader) {
+    let place = place_of(error.marker());
+    let at = usize::try_from(place.line).unwrap_or(usize::MAX);
+    // The scanner may notice a tab only on the line after it.
+    let nearby = text.lines().enumerate().skip(at.saturating_sub(2)).take(2);
+    let tab = nearby
+        .filter_map(|(index, line)| {
+            let indent = line.len() - line.trim_start().len();
+            Some((index + 1, line[..indent].chars().position(|found| found == '\t')?))
+        })
+        .last();
+    if let Some((line, column)) = tab {
+        let line = u32::try_from(line).unwrap_or(u32::MAX);
+        let place = Place { line, column: u32::try_from(column + 1).unwrap_or(u32::MAX) };
+        let hint = "indent with spaces";
+        reader.report_at(place, "", Code::Syntax, "YAML does not indent with tabs", hint);
+        return;
+    }
+    let message = format!("not valid YAML: {}", error.info());
+    reader.report_at(place, "", Code::Syntax, message, syntax_hint(error.info()));
+}
+
+fn syntax_hint(info: &str) -> &'static str {
+    if info.contains("anchor") {
+        return "an alias `*name` needs an anchor `&name` before it";
+    }
+    if info.contains("quoted") || info.contains("escape") {
+        return "close every quote, and double a `'` inside single quotes";
+    }
+    if info.contains("flow") || info.contains("','") || info.contains("']'") {
+        return "close every `[` and `{`, and put a comma between items";
+    }
+    "check the indentation here and on the line above, and quote text that holds `: ` or ` #`"
+}
+
+/// A collection that is still open.
+struct Frame {
+    kind: Kind,
+    place: Place,
+    key_place: Place,
+    path: Arc<str>,
+    anchor: usize,
+}
+
+enum Kind {
+    List(Vec<Node>),
+    Map {
+        entries: Vec<Entry>,
+        /// The key whose value comes next.
+        pending: Option<Pending>,
+        /// What `<<` brings in.
+        merged: Vec<Node>,
+    },
+}
+
+struct Pending {
+    key: String,
+    place: Place,
+    is_merge: bool,
+}
+
+struct Loader<'r> {
+    reader: &'r mut Reader,
+    frames: Vec<Frame>,
+    anchors: BTreeMap<usize, Node>,
+    root: Option<Node>,
+    nodes: usize,
+}
+
+impl Loader<'_> {
+    /// Takes one event; `None` ends the loading.
+    fn event(&mut self, event: Event<'_>, place: Place) -> Option<()> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                self.check_tag(tag.as_deref(), place);
+                let string_tag = tag.is_some_and(|tag| tag.suffix == "str");
+                let plain = style == ScalarStyle::Plain && !string_tag;
+                self.scalar(text.into_owned(), plain, anchor, place)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.check_tag(tag.as_deref(), place);
+                self.open(Kind::List(Vec::new()), anchor, place)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.check_tag(tag.as_deref(), place);
+                let kind = Kind::Map { entries: Vec::new(), pending: None, merged: Vec::new() };
+                self.open(kind, anchor, place)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::Alias(anchor) => self.alias(anchor, place),
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => Some(()),
+        }
+    }
+
+    fn check_tag(&mut self, tag: Option<&Tag>, place: Place) {
+        let Some(tag) = tag else { return };
+        if !tag.is_yaml_core_schema() {
+            let path = self.next_path();
+            let message = format!("tag `{tag}` is not supported");
+            self.reader.report_at(place, &path, Code::Structure, message, "leave the tag out");
+        }
+    }
+
+    fn scalar(&mut self, text: String, plain: bool, anchor: usize, place: Place) -> Option<()> {
+        self.count(1, 1, place)?;
+        if self.awaits_key() {
+            self.take_key(text, plain, place);
+            return Some(());
+        }
+        let key_place = self.key_place(place);
+        // An empty value has no place of its own worth showing.
+        let place = if text.is_empty() && plain { key_place } else { place };
+        let path = self.next_path();
+        let node = Node { value: Value::Scalar { text, plain }, place, key_place, path };
+        self.finish(node, anchor);
+        Some(())
+    }
+
+    fn open(&mut self, kind: Kind, anchor: usize, place: Place) -> Option<()> {
+        self.count(1, 1, place)?;
+        if self.awaits_key() {
+            let path = self.next_path();
+            let message = "a map or a list cannot be a key";
+            let hint = "quote text that starts with `{`, `[` or `?`";
+            self.reader.report_at(place, &path, Code::Structure, message, hint);
+            return None;
+        }
+        let (path, key_place) = (self.next_path(), self.key_place(place));
+        self.frames.push(Frame { kind, place, key_place, path, anchor });
+        Some(())
+    }
+
+    fn close(&mut self) -> Option<()> {
+        let frame = self.frames.pop()?;
+        let value = match frame.kind {
+            Kind::List(items) => Value::List(items),
+            Kind::Map { mut entries, merged, .. } => {
+                self.bring_in(&mut entries, merged)?;
+                Value::Map(entries)
+            }
+        };
+        let Frame { place, key_place, path, anchor, .. } = frame;
+        self.finish(Node { value, place, key_place, path }, anchor);
+        Some(())
+    }
+
+    /// Merge keys: what the map says itself wins, then the earlier of several.
+    fn bring_in(&mut self, entries: &mut Vec<Entry>, merged: Vec<Node>) -> Option<()> {
+        for source in merged {
+            let (place, maps) = match source.value {
+                Value::List(items) => (source.place, items),
+                Value::Map(_) | Value::Scalar { .. } => (source.place, vec![source]),
+            };
+            for map in maps {
+                let Value::Map(inherited) = map.value else {
+                    let hint = "write `<<: *name` with the anchor of a map";
+                    let message = "`<<` takes a map or a list of maps";
+                    self.reader.report_at(place, &map.path, Code::WrongType, message, hint);
+                    return None;
+                };
+                let known = |key: &str, entries: &[Entry]| entries.iter().any(|e| e.key == key);
+                for entry in inherited {
+                    if !known(&entry.key, entries) {
+                        entries.push(entry);
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn alias(&mut self, anchor: usize, place: Place) -> Option<()> {
+        let Some(node) = self.anchors.get(&anchor).cloned() else {
+            let path = self.next_path();
+            let hint = "an alias cannot stand inside of what it refers to";
+            self.reader.report_at(place, &path, Code::Structure, "refers to itself", hint);
+            return None;
+        };
+        if self.awaits_key() {
+            let (text, plain) = match node.value {
+                Value::Scalar { text, plain } => (text, plain),
+                Value::List(_) | Value::Map(_) => (String::new(), true),
+            };
+            self.take_key(text, plain, place);
+            return Some(());
+        }
+        let (size, depth) = node.extent();
+        self.count(size, depth, place)?;
+        self.finish(node, 0);
+        Some(())
+    }
+
+    fn finish(&mut self, node: Node, anchor: usize) {
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        match self.frames.last_mut().map(|frame| &mut frame.kind) {
+            None => self.root = Some(node),
+            Some(Kind::List(items)) => items.push(node),
+            Some(Kind::Map { entries, pending, merged }) => match pending.take() {
+                Some(key) if key.is_merge => merged.push(node),
+                Some(Pending { key, .. }) => entries.push(Entry { key, value: node }),
+                None => {}
+            },
+        }
+        // A repeated key was reported when it was read; its value is dropped here.
+        if let Some(Frame { kind: Kind::Map { entries, .. }, .. }) = self.frames.last_mut()
+            && let Some((last, earlier)) = entries.split_last()
+            && earlier.iter().any(|entry| entry.key == last.key)
+        {
+            entries.pop();
+        }
+    }
+
+    fn take_key(&mut self, key: String, plain: bool, place: Place) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        let Kind::Map { entries, pending, .. } = &mut frame.kind else { return };
+        let first = entries.iter().find(|entry| entry.key == key);
+        if let Some(first) = first.map(|entry| entry.value.key_place) {
+            let path = below(&frame.path, &key);
+            let message = format!("`{key}` appears twice; the first is on line {}", first.line);
+            let hint = "keep one of the two";
+            self.reader.report_at(place, &path, Code::DuplicateKey, message, hint);
+        }
+        *pending = Some(Pending { is_merge: plain && key == "<<", key, place });
+    }
+
+    fn awaits_key(&self) -> bool {
+        let kind = self.frames.last().map(|frame| &frame.kind);
+        matches!(kind, Some(Kind::Map { pending: None, .. }))
+    }
+
+    fn key_place(&self, otherwise: Place) -> Place {
+        match self.frames.last().map(|frame| &frame.kind) {
+            Some(Kind::Map { pending: Some(pending), .. }) => pending.place,
+            Some(Kind::Map { pending: None, .. } | Kind::List(_)) | None => otherwise,
+        }
+    }
+
+    fn next_path(&self) -> Arc<str> {
+        let Some(frame) = self.frames.last() else { return Arc::from("") };
+        match &frame.kind {
+            Kind::List(items) => format!("{}[{}]", frame.path, items.len()).into(),
+            Kind::Map { pending: Some(pending), .. } => below(&frame.path, &pending.key),
+            Kind::Map { pending: None, .. } => Arc::clone(&frame.path),
+        }
+    }
+
+    fn count(&mut self, size: usize, depth: usize, place: Place) -> Option<()> {
+        self.nodes += size;
+        let message = if self.frames.len() + depth > DEPTH_MAX {
+            format!("nests more than {DEPTH_MAX} levels deep")
+        } else if self.nodes > NODES_MAX {
+            format!("holds more than {NODES_MAX} values, aliases counted in full")
+        } else {
+            return Some(());
+        };
+        let hint = "no configuration needs that; check the aliases and brackets";
+        self.reader.report_at(place, "", Code::Limit, message, hint);
+        None
+    }
+}
+
+/// The path of a key.
+pub(crate) fn below(path: &str, key: &str) -> Arc<str> {
+    if path.is_empty() { Arc::from(key) } else { format!("{path}.{key}").into() }
+}

@@ -1,0 +1,120 @@
+//! The way back: capacity first, then traffic as fast as the baseline can take it, then the
+//! candidate ends. Not the forward path in reverse.
+
+use switchback_domain::{ReleaseId, Split, Weight};
+
+use super::Work;
+use super::command::all_to_baseline;
+use crate::event::NoteKind;
+use crate::rollout::{Cause, CauseKind, Ending, Phase, Rollout};
+use crate::words::describe_reasons;
+
+impl Work {
+    pub(super) fn take_back(&mut self, cause: Cause) {
+        let now = self.now;
+        let Some(rollout) = &mut self.service.rollout else { return };
+        if !rollout.is_forward() || rollout.promoted {
+            return;
+        }
+        let text = cause.text.clone();
+        rollout.cause = Some(cause);
+        rollout.paused = None;
+        (rollout.entered_at, rollout.progress_at) = (now, now);
+        let baseline = rollout.baseline.clone();
+        let phase = if baseline.is_some() { Phase::RollingBack } else { Phase::Withdrawing };
+        self.set_phase(phase);
+        self.note(NoteKind::Note, format!("taking it back: {text}"));
+        if let Some(baseline) = baseline {
+            let replicas = self.service.stable().map_or(1, |stable| stable.policy.replicas);
+            let wanted = self.service.pool(&baseline).desired.max(replicas);
+            self.set_desired(&baseline, wanted);
+        }
+    }
+
+    /// One move back. Says whether anything moved.
+    pub(super) fn retreat(&mut self) -> bool {
+        let Some(rollout) = self.service.rollout.clone() else { return false };
+        let all_back = all_to_baseline(&rollout);
+        if self.service.traffic.split != all_back {
+            return match &rollout.baseline {
+                Some(baseline) => self.shift_back(&rollout, baseline),
+                None => self.shift_to(all_back),
+            };
+        }
+        if !self.service.traffic.is_acknowledged() {
+            let need = "the data plane to acknowledge the route table";
+            return self.stuck_if_overdue(&rollout, need.to_owned());
+        }
+        let candidate = self.service.pool(rollout.candidate());
+        if candidate.desired > 0 {
+            self.set_desired(rollout.candidate(), 0);
+            return true;
+        }
+        if candidate.present() > 0 {
+            let need = format!("{} instances to stop", candidate.present());
+            return self.stuck_if_overdue(&rollout, need);
+        }
+        self.end_taken_back(&rollout);
+        true
+    }
+
+    /// Gives the baseline as much as its ready instances can carry, never less than before; all
+    /// of it at once when the candidate has nobody left to serve.
+    fn shift_back(&mut self, rollout: &Rollout, baseline: &ReleaseId) -> bool {
+        let pool = self.service.pool(baseline);
+        let strength = self.service.stable().map_or(1, |stable| stable.policy.replicas);
+        let candidate_ready = self.service.pool(rollout.candidate()).ready();
+        let target = match (pool.ready(), candidate_ready) {
+            (0, _) => Weight::ZERO,
+            (_, 0) => Weight::ALL,
+            (ready, _) => Weight::ratio(ready, strength),
+        };
+        if target > self.service.weight_of(baseline) {
+            let candidate = rollout.candidate().clone();
+            let split = Split::between(baseline.clone(), candidate, target.complement());
+            return self.shift_to(split);
+        }
+        let (ready, why) = (pool.ready(), describe_reasons(&pool));
+        let need = format!("{strength} ready instances of the baseline, has {ready}: {why}");
+        self.stuck_if_overdue(rollout, need)
+    }
+
+    fn shift_to(&mut self, split: Split<ReleaseId>) -> bool {
+        if let Some(rollout) = &self.service.rollout {
+            let phase = match rollout.baseline {
+                Some(_) => Phase::RollingBack,
+                None => Phase::Withdrawing,
+            };
+            self.set_phase(phase);
+        }
+        self.made_progress();
+        self.set_split(split);
+        true
+    }
+
+    /// Says loudly what is missing; goes on by itself when it comes.
+    fn stuck_if_overdue(&mut self, rollout: &Rollout, need: String) -> bool {
+        let deadline = rollout.progress_at + rollout.request.policy.progress_deadline;
+        let is_stuck = matches!(rollout.phase, Phase::Stuck { .. });
+        if self.now < deadline || is_stuck {
+            return false;
+        }
+        self.note(NoteKind::Note, format!("stuck: needs {need}"));
+        self.set_phase(Phase::Stuck { need });
+        true
+    }
+
+    fn end_taken_back(&mut self, rollout: &Rollout) {
+        let kind = rollout.cause.as_ref().map(|cause| cause.kind);
+        let text = rollout.cause.as_ref().map_or("", |cause| cause.text.as_str());
+        match (kind, &rollout.baseline_version) {
+            (Some(CauseKind::Superseded), _) => self.end(Ending::Superseded, text),
+            (Some(CauseKind::NotVerified), _) | (_, None) => {
+                self.end(Ending::Withdrawn, format!("withdrawn: {text}"));
+            }
+            (_, Some(version)) => {
+                self.end(Ending::RolledBack, format!("rolled back to {version}: {text}"));
+            }
+        }
+    }
+}

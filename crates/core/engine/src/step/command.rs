@@ -1,0 +1,234 @@
+//! Requests for rollouts and the words of operators.
+
+use switchback_domain::strategy::BusyPolicy;
+use switchback_domain::{Split, Weight};
+
+use super::Work;
+use crate::event::{Command, Counts, NoteKind, Rejection};
+use crate::plan::{PlanStep, plan};
+use crate::rollout::{Cause, CauseKind, EndedRollout, Ending, Paused, Phase, Request, Rollout};
+use crate::service::{QUEUE_MAX, Service};
+
+impl Work {
+    pub(super) fn request(&mut self, request: &Request) -> Result<(), Rejection> {
+        let Some(active) = &self.service.rollout else { return self.request_idle(request) };
+        let running = active.request.id;
+        if active.promoted {
+            // The candidate is the stable version already: only its predecessor's end is awaited,
+            // and that one may be just what is asked for.
+            self.end(Ending::Promoted, "promoted; the next rollout begins");
+            return self.request_idle(request);
+        }
+        match request.policy.on_busy {
+            BusyPolicy::Refuse => return Err(Rejection::Busy { running }),
+            BusyPolicy::Queue if self.service.queue.len() >= QUEUE_MAX => {
+                return Err(Rejection::QueueFull(QUEUE_MAX));
+            }
+            BusyPolicy::Queue => {}
+            BusyPolicy::Supersede => self.supersede(request),
+        }
+        self.note(NoteKind::Command, format!("{} waits for {running}", request.id));
+        self.service.queue.push(request.clone());
+        Ok(())
+    }
+
+    fn request_idle(&mut self, request: &Request) -> Result<(), Rejection> {
+        if let Some(stable) = self.service.revisions.last_mut()
+            && stable.release == request.release.id
+        {
+            if stable.policy == request.policy {
+                return Err(Rejection::Unchanged);
+            }
+            // Not a new release, only more or fewer of the same, or other rules for the next one.
+            stable.policy = request.policy.clone();
+            let (release, replicas) = (stable.release.clone(), request.policy.replicas);
+            self.set_desired(&release, replicas);
+            self.note(NoteKind::Note, format!("same release, {replicas} instances"));
+            return Ok(());
+        }
+        self.start(request.clone());
+        Ok(())
+    }
+
+    /// Takes the running one back and forgets those that wait.
+    fn supersede(&mut self, by: &Request) {
+        let text = format!("superseded by {} ({})", by.id, by.release.version);
+        for request in std::mem::take(&mut self.service.queue) {
+            let wall_ms = request.wall_ms;
+            let mut rollout = new_rollout(&self.service, request);
+            rollout.cause = Some(Cause::new(CauseKind::Superseded, text.clone()));
+            self.service.ended.push(EndedRollout {
+                rollout,
+                ending: Ending::Superseded,
+                ended_at: self.now,
+                ended_wall_ms: wall_ms,
+            });
+        }
+        if self.service.rollout.as_ref().is_some_and(Rollout::is_forward) {
+            self.take_back(Cause::new(CauseKind::Superseded, text));
+        }
+    }
+
+    pub(super) fn start(&mut self, request: Request) {
+        let release = request.release.clone();
+        let rollout = new_rollout(&self.service, request);
+        let text = format!(
+            "{} to {} by {}",
+            rollout
+                .baseline_version
+                .as_ref()
+                .map_or_else(|| "nothing".to_owned(), ToString::to_string),
+            release.version,
+            rollout.request.by
+        );
+        self.service.releases.insert(release.id.clone(), release);
+        self.service.rollout = Some(rollout);
+        self.note(NoteKind::Command, text);
+        self.enter(0);
+    }
+
+    pub(super) fn command(&mut self, command: &Command) -> Result<(), Rejection> {
+        let rollout = self.service.rollout.as_ref().ok_or(Rejection::NoRollout)?;
+        match command {
+            Command::Promote { full, by } => {
+                going_forward(rollout, "promoted")?;
+                self.promote_command(*full, by)
+            }
+            Command::Pause { by, reason } => {
+                going_forward(rollout, "paused")?;
+                if rollout.paused.is_some() {
+                    return Err(not_now(rollout, "paused", "it is paused already"));
+                }
+                let reason = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+                self.pause(format!("paused by {by}: {reason}"));
+                Ok(())
+            }
+            Command::Resume { by } => {
+                if rollout.paused.is_none() {
+                    return Err(not_now(rollout, "resumed", "it is not paused"));
+                }
+                self.note(NoteKind::Command, format!("resumed by {by}"));
+                self.resume();
+                Ok(())
+            }
+            Command::Abort { by, reason } => {
+                going_forward(rollout, "aborted")?;
+                let why = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+                self.take_back(Cause::new(CauseKind::Aborted, format!("aborted by {by}{why}")));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn pause(&mut self, reason: String) {
+        self.note(NoteKind::Command, reason.clone());
+        let since = self.now;
+        if let Some(rollout) = &mut self.service.rollout {
+            rollout.paused = Some(Paused { since, reason });
+        }
+    }
+
+    /// Goes on where it stopped; time spent paused counts towards no delay and no deadline.
+    fn resume(&mut self) {
+        let now = self.now;
+        let Some(rollout) = &mut self.service.rollout else { return };
+        if let Some(paused) = rollout.paused.take() {
+            let spent = now.since(paused.since);
+            rollout.entered_at = rollout.entered_at + spent;
+            rollout.progress_at = rollout.progress_at + spent;
+        }
+    }
+
+    fn promote_command(&mut self, full: bool, by: &str) -> Result<(), Rejection> {
+        let Some(rollout) = &self.service.rollout else { return Err(Rejection::NoRollout) };
+        match rollout.current() {
+            Some(
+                PlanStep::Pause(_) | PlanStep::Analysis(_) | PlanStep::Approve | PlanStep::Promote,
+            ) => {}
+            Some(PlanStep::SetWeight(_)) if full => {}
+            Some(PlanStep::SetWeight(_) | PlanStep::DrainBaseline) | None => {
+                return Err(not_now(rollout, "promoted", "the present step waits for nobody"));
+            }
+            Some(
+                PlanStep::VerifyWayBack
+                | PlanStep::Scale { .. }
+                | PlanStep::Smoke(_)
+                | PlanStep::Hook(_),
+            ) => {
+                return Err(not_now(rollout, "promoted", "the candidate is still being checked"));
+            }
+        }
+        let which = if full { " in full" } else { "" };
+        self.note(NoteKind::Command, format!("promoted{which} by {by}"));
+        self.resume();
+        if let Some(rollout) = &mut self.service.rollout {
+            rollout.approved = true;
+            if full {
+                shorten(rollout);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Leaves out every step between the present one and the promotion.
+fn shorten(rollout: &mut Rollout) {
+    let replicas = rollout.request.policy.replicas;
+    rollout.request.policy.auto_promote = true;
+    rollout.plan.truncate(rollout.position + 1);
+    rollout.plan.extend([
+        PlanStep::Scale { candidate: replicas, baseline: None },
+        PlanStep::SetWeight(Weight::ALL),
+        PlanStep::Promote,
+    ]);
+    if rollout.baseline.is_some() {
+        rollout.plan.push(PlanStep::DrainBaseline);
+    }
+}
+
+pub(super) fn new_rollout(service: &Service, request: Request) -> Rollout {
+    let baseline = service.stable().map(|stable| stable.release.clone());
+    let replicas = service.stable().map(|stable| stable.policy.replicas);
+    let version = |release| service.releases.get(release).map(|known| known.version.clone());
+    let now = request.asked_at;
+    Rollout {
+        plan: plan(&request.policy, request.kind, replicas),
+        baseline_version: baseline.as_ref().and_then(version),
+        baseline,
+        request,
+        position: 0,
+        phase: Phase::Verifying,
+        entered_at: now,
+        progress_at: now,
+        approved: false,
+        passed: false,
+        paused: None,
+        cause: None,
+        promoted: false,
+        verdict: None,
+        counts: Counts::default(),
+    }
+}
+
+fn going_forward(rollout: &Rollout, verb: &'static str) -> Result<(), Rejection> {
+    if rollout.promoted {
+        return Err(not_now(
+            rollout,
+            verb,
+            "it is promoted already; `switchback rollback` undoes it",
+        ));
+    }
+    if !rollout.is_forward() {
+        return Err(not_now(rollout, verb, "it is being taken back"));
+    }
+    Ok(())
+}
+
+fn not_now(rollout: &Rollout, verb: &'static str, why: &str) -> Rejection {
+    Rejection::NotNow { rollout: rollout.request.id, verb, why: why.to_owned() }
+}
+
+/// The split in which the stable version of the service gets everything.
+pub(super) fn all_to_baseline(rollout: &Rollout) -> Split<switchback_domain::ReleaseId> {
+    rollout.baseline.clone().map_or_else(Split::none, Split::all)
+}

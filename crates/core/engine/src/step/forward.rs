@@ -1,0 +1,324 @@
+//! Climbing the plan: when a step is done, what the next one sets in motion, and when to give up.
+
+use std::time::Duration;
+
+use switchback_domain::strategy::{FailureAction, StrategyKind};
+use switchback_domain::time::humane;
+use switchback_domain::{InstanceHealth, Split, Timestamp, Weight};
+
+use super::Work;
+use crate::effect::wakeup;
+use crate::event::NoteKind;
+use crate::plan::PlanStep;
+use crate::rollout::{Cause, CauseKind, Ending, Phase, RequestKind, Rollout};
+use crate::service::Revision;
+use crate::words::{describe_reasons, describe_step};
+
+impl Work {
+    /// Goes to the next step if the present one is done. Says whether anything moved.
+    pub(super) fn advance(&mut self) -> bool {
+        let Some(rollout) = &self.service.rollout else { return false };
+        if rollout.paused.is_some() {
+            return false;
+        }
+        let Some(step) = rollout.current().cloned() else {
+            self.end(Ending::Promoted, "promoted");
+            return true;
+        };
+        let next = rollout.position + 1;
+        if !self.is_done(&step) || !self.may_enter(next) {
+            return self.work_on(&step);
+        }
+        if step == PlanStep::Promote {
+            self.promote();
+        }
+        self.enter(next);
+        true
+    }
+
+    fn is_done(&self, step: &PlanStep) -> bool {
+        let Some(rollout) = &self.service.rollout else { return false };
+        let candidate = self.service.pool(rollout.candidate());
+        let baseline = rollout.baseline.as_ref().map(|release| self.service.pool(release));
+        let acknowledged = self.service.traffic.is_acknowledged();
+        match step {
+            PlanStep::VerifyWayBack | PlanStep::Smoke(_) | PlanStep::Hook(_) => rollout.passed,
+            PlanStep::Scale { candidate: wanted, baseline: left } => {
+                let shrunk = left.is_none_or(|left| {
+                    baseline.as_ref().is_none_or(|baseline| baseline.present() <= left)
+                });
+                candidate.ready() >= *wanted && shrunk
+            }
+            PlanStep::SetWeight(_) => acknowledged,
+            PlanStep::Pause(None) | PlanStep::Approve => rollout.approved,
+            PlanStep::Pause(Some(pause)) => {
+                rollout.approved || self.now >= rollout.entered_at + *pause
+            }
+            PlanStep::Analysis(_) => rollout.passed || rollout.approved,
+            PlanStep::Promote => {
+                let all = self.service.weight_of(rollout.candidate()) == Weight::ALL;
+                let word = rollout.request.policy.auto_promote || rollout.approved;
+                word && all && acknowledged
+            }
+            PlanStep::DrainBaseline => {
+                rollout.passed && baseline.is_none_or(|baseline| baseline.present() == 0)
+            }
+        }
+    }
+
+    /// Invariant 1: no weight to a version with fewer ready instances than its share needs.
+    fn may_enter(&self, position: usize) -> bool {
+        let Some(rollout) = &self.service.rollout else { return false };
+        match rollout.plan.get(position) {
+            Some(PlanStep::SetWeight(weight)) => {
+                self.service.pool(rollout.candidate()).ready() >= ready_needed(rollout, *weight)
+            }
+            Some(
+                PlanStep::VerifyWayBack
+                | PlanStep::Scale { .. }
+                | PlanStep::Smoke(_)
+                | PlanStep::Pause(_)
+                | PlanStep::Analysis(_)
+                | PlanStep::Approve
+                | PlanStep::Hook(_)
+                | PlanStep::Promote
+                | PlanStep::DrainBaseline,
+            )
+            | None => true,
+        }
+    }
+
+    /// Steps with two halves: begins the second one when the first is over.
+    fn work_on(&mut self, step: &PlanStep) -> bool {
+        let Some(rollout) = &mut self.service.rollout else { return false };
+        match step {
+            PlanStep::DrainBaseline => {
+                let over = self.now >= rollout.entered_at + rollout.request.policy.scale_down_delay;
+                if rollout.passed || !over {
+                    return false;
+                }
+                rollout.passed = true;
+                if let Some(baseline) = rollout.baseline.clone() {
+                    self.note(NoteKind::Note, "hold-back time over: stopping the old version");
+                    self.set_desired(&baseline, 0);
+                }
+                true
+            }
+            PlanStep::Promote => {
+                let word = rollout.request.policy.auto_promote || rollout.approved;
+                if !word {
+                    return false;
+                }
+                let split = Split::all(rollout.candidate().clone());
+                let moved = self.service.traffic.split != split;
+                self.set_phase(Phase::Promoting);
+                self.set_split(split);
+                moved
+            }
+            PlanStep::VerifyWayBack
+            | PlanStep::Scale { .. }
+            | PlanStep::Smoke(_)
+            | PlanStep::SetWeight(_)
+            | PlanStep::Pause(_)
+            | PlanStep::Analysis(_)
+            | PlanStep::Approve
+            | PlanStep::Hook(_) => false,
+        }
+    }
+
+    /// Begins the step at a position, or ends the rollout behind the last one.
+    pub(super) fn enter(&mut self, position: usize) {
+        let now = self.now;
+        let Some(rollout) = &mut self.service.rollout else { return };
+        rollout.position = position;
+        (rollout.entered_at, rollout.progress_at) = (now, now);
+        (rollout.approved, rollout.passed) = (false, false);
+        let Some(step) = rollout.plan.get(position).cloned() else {
+            return self.end(Ending::Promoted, "promoted");
+        };
+        self.set_phase(self.phase_of(&step));
+        let total = self.service.rollout.as_ref().map_or(0, |rollout| rollout.plan.len());
+        let text = format!("step {} of {total}: {}", position + 1, describe_step(&step));
+        self.note(NoteKind::Step, text);
+        self.set_in_motion(&step);
+    }
+
+    fn phase_of(&self, step: &PlanStep) -> Phase {
+        let auto = self
+            .service
+            .rollout
+            .as_ref()
+            .is_some_and(|rollout| rollout.request.policy.auto_promote);
+        match step {
+            PlanStep::VerifyWayBack => Phase::Verifying,
+            PlanStep::Scale { .. } => Phase::Provisioning,
+            PlanStep::Smoke(_) => Phase::Validating,
+            PlanStep::SetWeight(_) => Phase::Shifting,
+            PlanStep::Pause(None) | PlanStep::Approve => Phase::AwaitingApproval,
+            PlanStep::Pause(Some(_)) | PlanStep::Analysis(_) | PlanStep::Hook(_) => {
+                Phase::Observing
+            }
+            PlanStep::Promote if auto => Phase::Promoting,
+            PlanStep::Promote => Phase::AwaitingApproval,
+            PlanStep::DrainBaseline => Phase::DrainingBaseline,
+        }
+    }
+
+    fn set_in_motion(&mut self, step: &PlanStep) {
+        let Some(rollout) = &self.service.rollout else { return };
+        let (candidate, baseline) = (rollout.candidate().clone(), rollout.baseline.clone());
+        match step {
+            PlanStep::Scale { candidate: wanted, baseline: left } => {
+                self.set_desired(&candidate, *wanted);
+                if let (Some(baseline), Some(left)) = (baseline, left) {
+                    self.set_desired(&baseline, *left);
+                }
+            }
+            PlanStep::SetWeight(weight) => self.set_split(match baseline {
+                Some(baseline) => Split::between(baseline, candidate, *weight),
+                None => Split::all(candidate),
+            }),
+            PlanStep::VerifyWayBack
+            | PlanStep::Smoke(_)
+            | PlanStep::Pause(_)
+            | PlanStep::Analysis(_)
+            | PlanStep::Approve
+            | PlanStep::Hook(_)
+            | PlanStep::Promote
+            | PlanStep::DrainBaseline => {}
+        }
+    }
+
+    /// What was judged is what stays: the candidate's instances become the stable version's.
+    fn promote(&mut self) {
+        let (now, number) = (self.now, self.service.stable().map_or(1, |stable| stable.number + 1));
+        let Some(rollout) = &mut self.service.rollout else { return };
+        rollout.promoted = true;
+        let passed = now.since(rollout.request.asked_at).as_millis();
+        self.service.revisions.push(Revision {
+            number,
+            release: rollout.candidate().clone(),
+            policy: rollout.request.policy.clone(),
+            promoted_at: now,
+            wall_ms: rollout.request.wall_ms + u64::try_from(passed).unwrap_or(0),
+        });
+        let text = format!("{} is revision {number}", rollout.request.release.version);
+        self.note(NoteKind::Note, text);
+    }
+
+    /// Gives up if there is a reason to. Says whether anything moved.
+    pub(super) fn fail_if_due(&mut self) -> bool {
+        let Some(cause) = self.failure() else { return false };
+        self.fail(cause)
+    }
+
+    /// Does what the policy says about failures. Says whether anything moved.
+    pub(super) fn fail(&mut self, cause: Cause) -> bool {
+        let Some(rollout) = &self.service.rollout else { return false };
+        if !rollout.is_forward() || rollout.promoted {
+            return false;
+        }
+        let policy = &rollout.request.policy;
+        let goes_on = policy.failure_action == FailureAction::Continue;
+        match policy.failure_action {
+            FailureAction::Rollback => {
+                self.take_back(cause);
+                true
+            }
+            FailureAction::Continue if cause.kind == CauseKind::Regressed => {
+                self.note(NoteKind::Note, format!("going on all the same: {}", cause.text));
+                if let Some(rollout) = &mut self.service.rollout {
+                    rollout.passed = true;
+                }
+                false
+            }
+            FailureAction::Pause | FailureAction::Continue if rollout.paused.is_some() => false,
+            FailureAction::Pause | FailureAction::Continue => {
+                let rule = if goes_on { "cannot go on" } else { "failure_action: pause" };
+                self.pause(format!("{} ({rule})", cause.text));
+                true
+            }
+        }
+    }
+
+    fn failure(&self) -> Option<Cause> {
+        let rollout = self.service.rollout.as_ref()?;
+        if rollout.promoted {
+            return None;
+        }
+        let (version, candidate) =
+            (&rollout.request.release.version, self.service.pool(rollout.candidate()));
+        if candidate.desired > 0 && self.candidate_count(InstanceHealth::CrashLoop) > 0 {
+            let why = describe_reasons(&candidate);
+            return Some(Cause::new(
+                CauseKind::CrashLoop,
+                format!("{version} keeps ending: {why}"),
+            ));
+        }
+        let weight = self.service.weight_of(rollout.candidate());
+        if weight > Weight::ZERO && candidate.ready() == 0 {
+            let text =
+                format!("no ready instance of {version} is left: {}", describe_reasons(&candidate));
+            return Some(Cause::new(CauseKind::Died, text));
+        }
+        let due = wakeup(rollout).filter(|due| *due <= self.now)?;
+        self.overdue(rollout, due)
+    }
+
+    fn overdue(&self, rollout: &Rollout, due: Timestamp) -> Option<Cause> {
+        let waited = humane(round(due.since(rollout.entered_at)));
+        let candidate = self.service.pool(rollout.candidate());
+        let version = &rollout.request.release.version;
+        match rollout.current()? {
+            // These end by time; that is no failure.
+            PlanStep::Pause(_) | PlanStep::DrainBaseline => None,
+            PlanStep::Scale { candidate: asked, .. } if candidate.ready() < *asked => {
+                let (ready, why) = (candidate.ready(), describe_reasons(&candidate));
+                let text = format!("{ready} of {asked} instances of {version} ready");
+                let text = format!("{text} after {waited}: {why}");
+                Some(Cause::new(CauseKind::NotReady, text))
+            }
+            PlanStep::Analysis(_) => {
+                let short = rollout.verdict.as_ref().and_then(|verdict| {
+                    verdict.findings.iter().find(|f| f.outcome != switchback_domain::Outcome::Safe)
+                });
+                let why = short.map_or("no data", |finding| finding.summary.as_str());
+                let text = format!("no verdict after {waited}: {why}");
+                Some(Cause::new(CauseKind::NoEvidence, text))
+            }
+            step @ (PlanStep::VerifyWayBack
+            | PlanStep::Scale { .. }
+            | PlanStep::Smoke(_)
+            | PlanStep::SetWeight(_)
+            | PlanStep::Approve
+            | PlanStep::Hook(_)
+            | PlanStep::Promote) => {
+                let text = format!("\"{}\" made no progress for {waited}", describe_step(step));
+                Some(Cause::new(CauseKind::Deadline, text))
+            }
+        }
+    }
+}
+
+/// Ready instances a share needs: its part of the full strength, or of what a rolling update is
+/// allowed to run on; at least one.
+pub(crate) fn ready_needed(rollout: &Rollout, weight: Weight) -> u32 {
+    let policy = &rollout.request.policy;
+    let strength = match (rollout.request.kind, policy.strategy) {
+        (RequestKind::Deploy, StrategyKind::Rolling) => {
+            policy.replicas.saturating_sub(policy.max_unavailable)
+        }
+        (RequestKind::Deploy, StrategyKind::BlueGreen | StrategyKind::Canary)
+        | (RequestKind::Rollback, _) => policy.replicas,
+    };
+    weight.share_of(strength).max(1)
+}
+
+/// Deadlines are met within milliseconds; people want seconds.
+fn round(duration: Duration) -> Duration {
+    if duration < Duration::from_secs(10) {
+        duration
+    } else {
+        Duration::from_secs(duration.as_secs())
+    }
+}

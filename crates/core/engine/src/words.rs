@@ -1,0 +1,100 @@
+//! States and steps in words, for notes and for the command line.
+
+use switchback_domain::time::humane;
+use switchback_domain::{InstanceHealth, InstanceReport, Outcome, ReleaseId, Verdict};
+
+use crate::plan::PlanStep;
+use crate::rollout::Phase;
+use crate::service::{Pool, Service};
+
+/// A phase as users see it.
+pub fn describe_phase(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Verifying => "Verifying",
+        Phase::Provisioning => "Provisioning",
+        Phase::Validating => "Validating",
+        Phase::Shifting => "Shifting",
+        Phase::Observing => "Observing",
+        Phase::AwaitingApproval => "AwaitingApproval",
+        Phase::Promoting => "Promoting",
+        Phase::DrainingBaseline => "DrainingBaseline",
+        Phase::RollingBack => "RollingBack",
+        Phase::Withdrawing => "Withdrawing",
+        Phase::Stuck { .. } => "Stuck",
+    }
+}
+
+/// A step as users see it.
+pub fn describe_step(step: &PlanStep) -> String {
+    match step {
+        PlanStep::VerifyWayBack => "verify the way back".to_owned(),
+        PlanStep::Scale { candidate, baseline: None } => format!("{candidate} new ready"),
+        PlanStep::Scale { candidate, baseline: Some(left) } => {
+            format!("{candidate} new ready, {left} old left")
+        }
+        PlanStep::Smoke(hook) => format!("smoke test {}", hook.name),
+        PlanStep::SetWeight(weight) => format!("weight {weight}"),
+        PlanStep::Pause(Some(duration)) => format!("pause {}", humane(*duration)),
+        PlanStep::Pause(None) => "pause until promoted".to_owned(),
+        PlanStep::Analysis(analysis) => format!("analysis {}", humane(analysis.duration)),
+        PlanStep::Approve => "wait for approval".to_owned(),
+        PlanStep::Hook(hook) => format!("hook {}", hook.name),
+        PlanStep::Promote => "promote".to_owned(),
+        PlanStep::DrainBaseline => "hold back, then stop the old version".to_owned(),
+    }
+}
+
+pub(crate) fn describe_split(service: &Service) -> String {
+    let shares = service.traffic.split.shares().iter();
+    let words: Vec<_> = shares
+        .map(|(release, weight)| format!("{} {weight}", version_of(service, release)))
+        .collect();
+    if words.is_empty() { "nobody serves".to_owned() } else { words.join(", ") }
+}
+
+pub(crate) fn describe_instance(
+    service: &Service,
+    release: &ReleaseId,
+    report: &InstanceReport,
+) -> String {
+    let state = match report.health {
+        InstanceHealth::Starting => "starting",
+        InstanceHealth::Ready => "ready",
+        InstanceHealth::Unready => "not ready any more",
+        InstanceHealth::Exited => "ended, will be started again",
+        InstanceHealth::CrashLoop => "ends again and again",
+        InstanceHealth::Stopping => "stopping",
+    };
+    let version = version_of(service, release);
+    match &report.reason {
+        Some(reason) if report.health != InstanceHealth::Ready => {
+            format!("{version} {}: {state} ({reason})", report.id)
+        }
+        _ => format!("{version} {}: {state}", report.id),
+    }
+}
+
+/// Why the instances of a pool are not ready, in one line.
+pub(crate) fn describe_reasons(pool: &Pool) -> String {
+    let unready = pool.instances.iter().filter(|i| i.health != InstanceHealth::Ready);
+    unready
+        .max_by_key(|instance| (instance.health, instance.reason.is_some()))
+        .and_then(|instance| instance.reason.clone())
+        .unwrap_or_else(|| "nothing was seen of them".to_owned())
+}
+
+pub(crate) fn describe_verdict(verdict: &Verdict) -> String {
+    let worst = verdict.findings.iter().find(|finding| finding.outcome == verdict.outcome);
+    let why = worst.map_or_else(String::new, |finding| format!(": {}", finding.summary));
+    let word = match verdict.outcome {
+        Outcome::Regressed => "regressed",
+        Outcome::Safe => "safe",
+        Outcome::Undecided => "undecided",
+    };
+    format!("{word}{why}")
+}
+
+fn version_of(service: &Service, release: &ReleaseId) -> String {
+    let known = service.releases.get(release).map(|release| release.version.to_string());
+    known.unwrap_or_else(|| release.short().to_owned())
+}
