@@ -1,0 +1,210 @@
+//! HTTP over a Unix socket that only its owner may open. Handlers ask the driver and answer.
+
+mod logs;
+mod stream;
+
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use axum::extract::{Path as Segment, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use switchback_api::{
+    CommandRequest, DeployRequest, DownRequest, LastWords, Problem, RollbackRequest, RolloutDetail,
+    UpRequest,
+};
+use switchback_domain::EnvironmentName;
+use switchback_ports::runtime::LogQuery;
+use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
+
+use crate::Error;
+use crate::calls::{DeployAnswer, Dossier};
+use crate::driver::Handle;
+use crate::problem::{exit, problem};
+use crate::views::parse_id;
+
+/// Rollouts listed when no limit is asked for.
+const LIST_DEFAULT: usize = 20;
+/// Log lines of a failed instance that are kept with the explanation.
+const LAST_LINES: usize = 20;
+
+/// Starts answering. The socket of a dead predecessor is replaced: the lock says that it is dead.
+pub(crate) fn serve(socket: &Path, handle: Handle) -> Result<JoinHandle<()>, Error> {
+    let failed = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { operation, path, source }
+    };
+    if let Some(directory) = socket.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(directory).map_err(failed("create", directory))?;
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed("replace", socket)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(failed("listen on", socket))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
+        .map_err(failed("protect", socket))?;
+    Ok(tokio::spawn(async move {
+        // Ends with the driver; axum retries accepting by itself.
+        let _ = axum::serve(listener, router(handle)).await;
+    }))
+}
+
+fn router(handle: Handle) -> Router {
+    Router::new()
+        .route("/v1/health", get(|| async { "ok" }))
+        .route("/v1/status", get(status))
+        .route("/v1/ledger", get(ledger))
+        .route("/v1/logs", get(logs::logs))
+        .route("/v1/deploy", post(deploy))
+        .route("/v1/rollback", post(rollback))
+        .route("/v1/up", post(up))
+        .route("/v1/down", post(down))
+        .route("/v1/rollouts", get(rollouts))
+        .route("/v1/rollouts/{id}", get(detail))
+        .route("/v1/rollouts/{id}/events", get(stream::events))
+        .route("/v1/rollouts/{id}/{verb}", post(steer))
+        .with_state(handle)
+}
+
+/// A problem as an answer: its exit code says whose fault it is.
+pub(crate) struct Refusal(pub(crate) Problem);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.0.exit_code {
+            exit::USAGE => StatusCode::NOT_FOUND,
+            exit::BUSY | exit::REJECTED => StatusCode::CONFLICT,
+            exit::CONFIG => StatusCode::UNPROCESSABLE_ENTITY,
+            exit::FAILED | exit::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        (status, Json(self.0)).into_response()
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+/// The driver has ended: so will this process.
+pub(crate) fn ending() -> Refusal {
+    Refusal(problem("SB0202", exit::BUSY, "the control plane is ending", "try again in a moment"))
+}
+
+#[derive(Deserialize)]
+struct Selection {
+    environment: Option<EnvironmentName>,
+    service: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn status(
+    State(handle): State<Handle>,
+    Query(selection): Query<Selection>,
+) -> Result<Response, Refusal> {
+    let status = handle.ask(move |driver| driver.status(selection.environment.as_ref())).await;
+    Ok(Json(status.ok_or_else(ending)?).into_response())
+}
+
+async fn ledger(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    let ledger = handle.ask(|driver| driver.ledger()).await.ok_or_else(ending)?;
+    Ok(Json(ledger).into_response())
+}
+
+async fn deploy(
+    State(handle): State<Handle>,
+    Json(request): Json<DeployRequest>,
+) -> Result<Response, Refusal> {
+    match handle.ask(move |driver| driver.deploy(request)).await.ok_or_else(ending)?? {
+        DeployAnswer::Accepted(accepted) => Ok(Json(accepted).into_response()),
+        DeployAnswer::Plan(plan) => Ok(Json(plan).into_response()),
+    }
+}
+
+async fn rollback(
+    State(handle): State<Handle>,
+    Json(request): Json<RollbackRequest>,
+) -> Result<Response, Refusal> {
+    let accepted =
+        handle.ask(move |driver| driver.rollback(request)).await.ok_or_else(ending)??;
+    Ok(Json(accepted).into_response())
+}
+
+async fn up(
+    State(handle): State<Handle>,
+    Json(request): Json<UpRequest>,
+) -> Result<Response, Refusal> {
+    let answer = handle.ask(move |driver| driver.up(request)).await.ok_or_else(ending)??;
+    Ok(Json(answer).into_response())
+}
+
+async fn down(
+    State(handle): State<Handle>,
+    Json(_request): Json<DownRequest>,
+) -> Result<Response, Refusal> {
+    handle.ask(|driver| driver.down()).await.ok_or_else(ending)?;
+    Ok(Json(serde_json::json!({})).into_response())
+}
+
+async fn rollouts(
+    State(handle): State<Handle>,
+    Query(selection): Query<Selection>,
+) -> Result<Response, Refusal> {
+    let limit = selection.limit.unwrap_or(LIST_DEFAULT);
+    let list = move |driver: &mut crate::driver::Driver| {
+        driver.rollouts(selection.environment.as_ref(), selection.service.as_deref(), limit)
+    };
+    Ok(Json(handle.ask(list).await.ok_or_else(ending)?).into_response())
+}
+
+async fn steer(
+    State(handle): State<Handle>,
+    Segment((id, verb)): Segment<(String, String)>,
+    Json(request): Json<CommandRequest>,
+) -> Result<Response, Refusal> {
+    let id = rollout_id(&id)?;
+    let steer = move |driver: &mut crate::driver::Driver| driver.steer(id, &verb, request);
+    Ok(Json(handle.ask(steer).await.ok_or_else(ending)??).into_response())
+}
+
+async fn detail(
+    State(handle): State<Handle>,
+    Segment(id): Segment<String>,
+) -> Result<Response, Refusal> {
+    let id = rollout_id(&id)?;
+    let ask = move |driver: &mut crate::driver::Driver| {
+        (driver.dossier(id), driver.links.runtime.clone())
+    };
+    let (dossier, runtime) = handle.ask(ask).await.ok_or_else(ending)?;
+    let Dossier { summary, plan, events, verdict, last_seen } = dossier?;
+    let mut last_words = Vec::new();
+    for seen in last_seen {
+        let page = runtime.logs(&seen.id, LogQuery::Tail(LAST_LINES)).await.unwrap_or_default();
+        let exit = page.lines.iter().rev().find(|line| line.stream == "switchback");
+        last_words.push(LastWords {
+            instance: seen.id.to_string(),
+            probe: seen.reason,
+            exit: exit.map(|line| line.text.clone()),
+            log: page.lines.into_iter().map(|line| line.text).collect(),
+        });
+    }
+    Ok(Json(RolloutDetail { summary, plan, events, verdict, last_words }).into_response())
+}
+
+pub(crate) fn rollout_id(text: &str) -> Result<switchback_engine::RolloutId, Refusal> {
+    parse_id(text).ok_or_else(|| {
+        let message = format!("{text:?} is no rollout id");
+        Refusal(problem("SB0310", exit::USAGE, message, "ids look like r12"))
+    })
+}

@@ -1,0 +1,306 @@
+//! The states of all services and the journal they are written to: journal first, act second.
+
+use std::collections::BTreeMap;
+
+use switchback_api::RolloutEvent;
+use switchback_domain::{Epoch, ServiceKey, Timestamp};
+use switchback_engine::{
+    Event, EventKind, Note, NoteKind, Rejection, RolloutId, Service, step, violations,
+};
+use switchback_ports::Journal;
+use switchback_ports::journal::{self, NewRecord, Record, Sequence};
+use tokio::sync::broadcast;
+
+use crate::clock::{self, Anchor};
+use crate::record::{self, Consequences};
+use crate::{Error, views};
+
+/// Records between two snapshots of a service: replay stays short, the journal small.
+const SNAPSHOT_EVERY: u32 = 100;
+/// Records read in one go.
+const PAGE: usize = 500;
+/// Events a slow listener may lag behind before it has to read the journal again.
+const BACKLOG: usize = 1024;
+
+/// Why an event was not applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error("the journal cannot be written")]
+    Journal(#[source] journal::Error),
+}
+
+/// A line for whoever follows a rollout.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) rollout: RolloutId,
+    pub(crate) event: RolloutEvent,
+}
+
+/// All states, and the journal behind them.
+pub(crate) struct Book {
+    journal: Box<dyn Journal>,
+    epoch: Epoch,
+    anchor: Anchor,
+    services: BTreeMap<ServiceKey, Service>,
+    since_snapshot: BTreeMap<ServiceKey, u32>,
+    configured: BTreeMap<String, String>,
+    next_rollout: u64,
+    degraded: Option<String>,
+    lines: broadcast::Sender<Line>,
+    violations: u64,
+}
+
+impl Book {
+    /// Takes charge of a journal: begins an epoch, replays what was written.
+    pub(crate) fn open(mut journal: Box<dyn Journal>) -> Result<Self, Error> {
+        let read = |source| Error::Journal { operation: "open", source };
+        let epoch = journal.begin_epoch().map_err(read)?;
+        let replayed = replay(&*journal)?;
+        let anchor = Anchor::resume(replayed.anchor.as_ref(), replayed.last, &clock::read());
+        let next_rollout = 1 + replayed.services.values().map(highest_id).max().unwrap_or(0);
+        let mut book = Self {
+            journal,
+            epoch,
+            anchor,
+            services: replayed.services,
+            since_snapshot: BTreeMap::new(),
+            configured: replayed.configured,
+            next_rollout,
+            degraded: None,
+            lines: broadcast::channel(BACKLOG).0,
+            violations: 0,
+        };
+        let started = record::started(book.now(), &book.anchor);
+        book.append(&[started], &[]).map_err(read)?;
+        Ok(book)
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The journal's present time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.anchor.at(clock::since_boot_ms())
+    }
+
+    pub(crate) fn services(&self) -> &BTreeMap<ServiceKey, Service> {
+        &self.services
+    }
+
+    /// A service's state; an empty one if it was never heard of.
+    pub(crate) fn service(&self, key: &ServiceKey) -> Service {
+        self.services.get(key).cloned().unwrap_or_else(|| Service::new(key.clone()))
+    }
+
+    /// Why nothing is written at present.
+    pub(crate) fn degraded(&self) -> Option<&str> {
+        self.degraded.as_deref()
+    }
+
+    /// How many broken invariants were seen since the start; 0 if all is well.
+    pub(crate) fn violation_count(&self) -> u64 {
+        self.violations
+    }
+
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Line> {
+        self.lines.subscribe()
+    }
+
+    pub(crate) fn take_id(&mut self) -> RolloutId {
+        let id = RolloutId(self.next_rollout);
+        self.next_rollout += 1;
+        id
+    }
+
+    pub(crate) fn configured(&self) -> &BTreeMap<String, String> {
+        &self.configured
+    }
+
+    pub(crate) fn set_configured(
+        &mut self,
+        versions: BTreeMap<String, String>,
+    ) -> Result<(), ApplyError> {
+        if self.configured != versions {
+            let record = record::configured(self.now(), &versions);
+            self.append(&[record], &[]).map_err(ApplyError::Journal)?;
+            self.configured = versions;
+        }
+        Ok(())
+    }
+
+    /// Steps a service's machine, writes what happened and only then takes the new state over.
+    /// An event from which nothing follows is not written.
+    pub(crate) fn apply(&mut self, key: &ServiceKey, event: Event) -> Result<(), ApplyError> {
+        let now = self.now();
+        let before = self.service(key);
+        let transition = step(&before, &event, now)?;
+        if transition.service == before && transition.notes.is_empty() {
+            return Ok(());
+        }
+        let consequences = Consequences::of(&transition);
+        let record = record::event(&key.to_string(), now, &event, &consequences);
+        let wall_ms = record.wall_ms;
+        let snapshots = if self.is_snapshot_due(key, &transition.notes) {
+            vec![record::snapshot(&transition.service)]
+        } else {
+            Vec::new()
+        };
+        let sequence = self.append(&[record], &snapshots).map_err(ApplyError::Journal)?;
+        let count = self.since_snapshot.entry(key.clone()).or_default();
+        *count = if snapshots.is_empty() { *count + 1 } else { 0 };
+        self.violations += violations(&transition.service).len() as u64;
+        self.services.insert(key.clone(), transition.service);
+        self.announce(sequence, wall_ms, &consequences, event);
+        Ok(())
+    }
+
+    fn is_snapshot_due(&self, key: &ServiceKey, notes: &[Note]) -> bool {
+        let ended = notes.iter().any(|note| note.kind == NoteKind::Ended);
+        let first = !self.services.contains_key(key);
+        ended || first || self.since_snapshot.get(key).is_some_and(|n| *n >= SNAPSHOT_EVERY)
+    }
+
+    fn append(
+        &mut self,
+        records: &[NewRecord],
+        snapshots: &[journal::Snapshot],
+    ) -> Result<Sequence, journal::Error> {
+        let result = self.journal.append(self.epoch, records, snapshots);
+        self.degraded = match &result {
+            Ok(_) => None,
+            Err(error) => Some(format!("nothing can be deployed: {error}")),
+        };
+        result
+    }
+
+    fn announce(&self, sequence: Sequence, at_ms: u64, about: &Consequences, event: Event) {
+        let verdict = record::verdict_of(event);
+        for id in about.rollouts.keys() {
+            let lines = record::to_lines(sequence, at_ms, about, *id, verdict.as_ref());
+            for event in lines {
+                // Nobody following is fine.
+                let _ = self.lines.send(Line { rollout: *id, event });
+            }
+        }
+    }
+
+    /// Sends a line that is not worth the journal: live figures.
+    pub(crate) fn announce_progress(&self, rollout: RolloutId, event: RolloutEvent) {
+        let _ = self.lines.send(Line { rollout, event });
+    }
+
+    /// Everything written about one rollout after a place, oldest first.
+    pub(crate) fn lines_of(
+        &self,
+        key: &ServiceKey,
+        rollout: RolloutId,
+        after: Sequence,
+    ) -> Result<Vec<RolloutEvent>, journal::Error> {
+        let mut lines = Vec::new();
+        each_record(&*self.journal, Some(&key.to_string()), after, |record| {
+            lines.extend(record::lines(record, rollout));
+        })?;
+        Ok(lines)
+    }
+
+    /// Which service a rollout belongs to.
+    pub(crate) fn service_of(&self, id: RolloutId) -> Option<&Service> {
+        self.services.values().find(|service| views::find(service, id).is_some())
+    }
+}
+
+fn each_record(
+    journal: &dyn Journal,
+    scope: Option<&str>,
+    mut after: Sequence,
+    mut visit: impl FnMut(&Record),
+) -> Result<(), journal::Error> {
+    loop {
+        let page = journal.read(scope, after, PAGE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.sequence;
+        page.iter().for_each(&mut visit);
+    }
+}
+
+/// What was read back.
+struct Replayed {
+    services: BTreeMap<ServiceKey, Service>,
+    anchor: Option<Anchor>,
+    configured: BTreeMap<String, String>,
+    last: Timestamp,
+}
+
+/// Rebuilds every state from its newest snapshot and the events after it.
+fn replay(journal: &dyn Journal) -> Result<Replayed, Error> {
+    let read = |source| Error::Journal { operation: "read", source };
+    let mut replayed = Replayed {
+        services: BTreeMap::new(),
+        anchor: None,
+        configured: BTreeMap::new(),
+        last: Timestamp::default(),
+    };
+    for snapshot in journal.snapshots().map_err(read)? {
+        let service = record::read_snapshot(&snapshot).map_err(unreadable)?;
+        let key = service.key.to_string();
+        let service = replay_service(journal, service, snapshot.sequence, &mut replayed.last)?;
+        debug_assert_eq!(key, snapshot.scope);
+        replayed.services.insert(service.key.clone(), service);
+    }
+    let mut failed = None;
+    each_record(journal, Some(record::CONTROL), Sequence(0), |found| {
+        replayed.last = replayed.last.max(found.content.at);
+        let anchor = record::read_started(found).transpose();
+        let configured = record::read_configured(found).transpose();
+        match (anchor, configured) {
+            (Err(error), _) | (_, Err(error)) => failed = Some(error),
+            (Ok(anchor), Ok(configured)) => {
+                replayed.anchor = anchor.or(replayed.anchor.take());
+                replayed.configured =
+                    configured.unwrap_or_else(|| std::mem::take(&mut replayed.configured));
+            }
+        }
+    })
+    .map_err(read)?;
+    failed.map_or(Ok(replayed), |error| Err(unreadable(error)))
+}
+
+fn unreadable(error: record::Error) -> Error {
+    Error::Record(Box::new(error))
+}
+
+fn replay_service(
+    journal: &dyn Journal,
+    mut service: Service,
+    after: Sequence,
+    last: &mut Timestamp,
+) -> Result<Service, Error> {
+    let mut failed = None;
+    let scope = service.key.to_string();
+    each_record(journal, Some(&scope), after, |found| {
+        *last = (*last).max(found.content.at);
+        match record::read_event(found) {
+            Some(Ok(event)) => {
+                // What was written was accepted then; a rejection now would be another build's
+                // opinion, and the state simply stays.
+                if let Ok(transition) = step(&service, &event, found.content.at) {
+                    service = transition.service;
+                }
+            }
+            Some(Err(error)) => failed = Some(error),
+            None => {}
+        }
+    })
+    .map_err(|source| Error::Journal { operation: "read", source })?;
+    failed.map_or(Ok(service), |error| Err(unreadable(error)))
+}
+
+fn highest_id(service: &Service) -> u64 {
+    let ended = service.ended.iter().map(|ended| ended.rollout.request.id.0);
+    let active = service.rollout.iter().map(|rollout| rollout.request.id.0);
+    let waiting = service.queue.iter().map(|request| request.id.0);
+    ended.chain(active).chain(waiting).max().unwrap_or(0)
+}

@@ -1,0 +1,139 @@
+//! Reading `switchback.yaml` and the files it names. It is read anew for each request: a running
+//! rollout keeps the plan it began with.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use switchback_api::Problem;
+use switchback_config::{Diagnostics, Document, ServiceConfig};
+use switchback_domain::strategy::{RolloutPolicy, StrategyKind};
+use switchback_domain::{EnvironmentName, ProjectName, Release, ServiceName, Version};
+
+use crate::problem::{exit, problem};
+use crate::{Error, Options};
+
+/// The largest file that goes into a release: it is kept in the journal.
+const CONTENT_MAX: u64 = 1024 * 1024;
+
+/// What stays the same while the control plane runs.
+pub(crate) struct Settings {
+    pub(crate) project: ProjectName,
+    pub(crate) environment: EnvironmentName,
+    config: PathBuf,
+}
+
+impl Settings {
+    /// Reads the configuration for the first time.
+    pub(crate) fn load(options: &Options) -> Result<Self, Error> {
+        let document = read(&options.config).map_err(|problem| {
+            let lines = std::iter::once(&problem.message).chain(&problem.details).cloned();
+            Error::Configuration(lines.collect::<Vec<_>>().join("\n"))
+        })?;
+        let environment =
+            options.environment.clone().unwrap_or_else(|| document.default_environment().clone());
+        document
+            .environment(&environment)
+            .map_err(|mistakes| Error::Configuration(mistakes.to_string()))?;
+        Ok(Self {
+            project: document.project().clone(),
+            environment,
+            config: options.config.clone(),
+        })
+    }
+
+    /// The services of an environment as they are configured now.
+    pub(crate) fn services(
+        &self,
+        environment: &EnvironmentName,
+    ) -> Result<Vec<ServiceConfig>, Problem> {
+        let document = read(&self.config)?;
+        let found = document.environment(environment).map_err(|_| {
+            let known: Vec<_> = document.environments().map(ToString::to_string).collect();
+            let hint = format!("the configuration has {}", known.join(", "));
+            let message = format!("there is no environment {environment}");
+            problem("SB0302", exit::USAGE, message, &hint)
+        })?;
+        Ok(found.services.clone())
+    }
+
+    /// One service of an environment as it is configured now.
+    pub(crate) fn service(
+        &self,
+        environment: &EnvironmentName,
+        name: &ServiceName,
+    ) -> Result<ServiceConfig, Problem> {
+        let services = self.services(environment)?;
+        let known: Vec<_> = services.iter().map(|service| service.name.to_string()).collect();
+        services.into_iter().find(|service| service.name == *name).ok_or_else(|| {
+            let hint = format!("{environment} has {}", known.join(", "));
+            problem("SB0301", exit::USAGE, format!("there is no service {name}"), &hint)
+        })
+    }
+
+    /// Makes the release of a version, reading the files it is made from.
+    pub(crate) fn release(
+        &self,
+        service: &ServiceConfig,
+        version: &Version,
+    ) -> Result<Release, Problem> {
+        let base = self.config.parent().unwrap_or(Path::new("."));
+        let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+        let mut contents = BTreeMap::new();
+        for source in service.config_sources(version) {
+            let content = content(&base.join(&source.source)).map_err(|why| {
+                let place = format!("{}:{}:{}", self.config.display(), source.line, source.column);
+                let message = format!("{place}: cannot use {}: {why}", source.source);
+                problem(
+                    "SB0102",
+                    exit::CONFIG,
+                    message,
+                    "paths are relative to the configuration file",
+                )
+            })?;
+            contents.insert(source.source, content);
+        }
+        service
+            .release(version, &base.to_string_lossy(), &contents)
+            .map_err(|error| problem("SB0102", exit::CONFIG, error.to_string(), ""))
+    }
+}
+
+fn content(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > CONTENT_MAX {
+        return Err(format!("{size} bytes are more than {CONTENT_MAX}"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+fn read(path: &Path) -> Result<Document, Problem> {
+    let shown = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read {}: {error}", path.display());
+        problem("SB0102", exit::CONFIG, message, "`switchback init` writes a first one")
+    })?;
+    switchback_config::parse(&text, &shown).map_err(|mistakes| mistakes_problem(&mistakes))
+}
+
+fn mistakes_problem(mistakes: &Diagnostics) -> Problem {
+    let message = match mistakes.len() {
+        1 => "the configuration has a mistake".to_owned(),
+        count => format!("the configuration has {count} mistakes"),
+    };
+    let details = mistakes.as_slice().iter().map(ToString::to_string).collect();
+    let mut problem = problem("SB0101", exit::CONFIG, message, "`switchback lint` shows them");
+    problem.details = details;
+    problem
+}
+
+/// The policy for a rollout with what the request asks for instead.
+pub(crate) fn policy(
+    service: &ServiceConfig,
+    version: &Version,
+    strategy: Option<StrategyKind>,
+    on_busy: Option<switchback_domain::strategy::BusyPolicy>,
+) -> RolloutPolicy {
+    let mut policy = service.policy_for(strategy, version);
+    policy.on_busy = on_busy.unwrap_or(policy.on_busy);
+    policy
+}

@@ -1,0 +1,364 @@
+//! The one task that owns all state: takes messages in, settles what follows from them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use switchback_domain::probe::ProbeResult;
+use switchback_domain::{Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp};
+use switchback_engine::{EventKind, RolloutId};
+use switchback_ports::data_plane::{self, Report};
+use switchback_ports::runtime::{self, Instance, Usage};
+use switchback_ports::{DataPlane, Prober, Runtime, Supervision};
+use switchback_routing::Table;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::book::Book;
+use crate::configuration::Settings;
+use crate::fleet::Fleet;
+use crate::judging::{Tally, Trial};
+use crate::traffic::{Publisher, Shifts};
+use crate::vitals::{Advice, ProbeRole};
+use crate::{Error, tasks};
+
+/// Messages that may wait; tasks that report wait for room.
+const MAILBOX: usize = 1024;
+/// Messages taken in before their consequences are settled: bursts settle once.
+const BURST: usize = 256;
+/// The longest time between two looks at everything, should nothing be reported.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The neighbours that tasks talk to.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) prober: Arc<dyn Prober>,
+    pub(crate) data_plane: Arc<dyn DataPlane>,
+    pub(crate) supervision: Arc<dyn Supervision>,
+}
+
+/// Work to be done with the driver's state in hand.
+pub(crate) type Ask = Box<dyn FnOnce(&mut Driver) + Send>;
+
+/// What tasks report.
+pub(crate) enum Message {
+    /// The API asks something.
+    Ask(Ask),
+    /// The runtime's instances.
+    Listed(Result<Vec<Instance>, runtime::Error>),
+    /// A probe's result.
+    Probed(InstanceId, ProbeRole, ProbeResult),
+    /// A start was ordered, with this result.
+    Started(InstanceId, Result<(), String>),
+    /// A stop ended; whether the instance is gone.
+    Stopped(InstanceId, bool),
+    /// A publication ended.
+    Published(Table, Shifts, Result<Generation, data_plane::Error>),
+    /// The data plane's figures.
+    Reported(Result<Report, data_plane::Error>),
+    /// The data plane's process.
+    Supervised(Result<u32, data_plane::Error>),
+    /// A hook ended.
+    HookDone { key: ServiceKey, rollout: RolloutId, position: usize, result: ProbeResult },
+    /// What an instance uses.
+    Used(ServiceKey, InstanceId, Usage),
+    /// A custom metric's value.
+    Measured(ServiceKey, String, Option<f64>),
+    /// Everything was taken down.
+    Down,
+}
+
+/// Sends messages to the driver.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    sender: mpsc::Sender<Message>,
+}
+
+impl Handle {
+    /// Has the driver do something and waits for what comes of it; `None` when it has ended.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Driver) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let ask: Ask = Box::new(move |driver| {
+            // The asker may have gone away; that is its business.
+            let _ = sender.send(question(driver));
+        });
+        self.sender.send(Message::Ask(ask)).await.ok()?;
+        receiver.await.ok()
+    }
+
+    /// Reports something; a driver that has ended does not mind.
+    pub(crate) async fn send(&self, message: Message) {
+        let _ = self.sender.send(message).await;
+    }
+}
+
+/// The newest report of the data plane.
+pub(crate) struct Heard {
+    pub(crate) report: Report,
+    pub(crate) received: Instant,
+}
+
+/// All state of the control plane.
+pub(crate) struct Driver {
+    pub(crate) book: Book,
+    pub(crate) settings: Settings,
+    pub(crate) links: Links,
+    pub(crate) handle: Handle,
+    receiver: mpsc::Receiver<Message>,
+    /// Tasks beside the driver; they end with it.
+    pub(crate) tasks: JoinSet<()>,
+    pub(crate) fleet: Fleet,
+    pub(crate) publisher: Publisher,
+    pub(crate) heard: Option<Heard>,
+    pub(crate) data_plane_pid: Option<u32>,
+    pub(crate) data_plane_error: Option<String>,
+    pub(crate) runtime_error: Option<String>,
+    pub(crate) trials: HashMap<ServiceKey, Trial>,
+    pub(crate) tallies: HashMap<ServiceKey, Tally>,
+    pub(crate) hooks: HashSet<(RolloutId, usize)>,
+    pub(crate) measured_at: Option<Instant>,
+    pub(crate) progress_at: Option<Instant>,
+    generation: Generation,
+    /// The journal did not take a record: nothing is tried again before this.
+    pub(crate) journal_rests_until: Option<Instant>,
+    pub(crate) fenced: bool,
+    pub(crate) closing: bool,
+    closed: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(book: Book, settings: Settings, links: Links) -> (Self, Handle) {
+        let (sender, receiver) = mpsc::channel(MAILBOX);
+        let handle = Handle { sender };
+        let epoch = book.epoch();
+        let driver = Self {
+            book,
+            settings,
+            links,
+            handle: handle.clone(),
+            receiver,
+            tasks: JoinSet::new(),
+            fleet: Fleet::default(),
+            publisher: Publisher::new(epoch),
+            heard: None,
+            data_plane_pid: None,
+            data_plane_error: None,
+            runtime_error: None,
+            trials: HashMap::new(),
+            tallies: HashMap::new(),
+            hooks: HashSet::new(),
+            measured_at: None,
+            progress_at: None,
+            generation: Generation::first(epoch),
+            journal_rests_until: None,
+            fenced: false,
+            closing: false,
+            closed: false,
+        };
+        (driver, handle)
+    }
+
+    /// Works until told to stop.
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| Error::File {
+                operation: "watch signals of",
+                path: "this process".into(),
+                source,
+            })
+        };
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        self.tasks.spawn(tasks::watch_runtime(self.links.clone(), self.handle.clone()));
+        self.tasks.spawn(tasks::watch_data_plane(self.links.clone(), self.handle.clone()));
+        while !self.closed && !self.fenced {
+            let wake = tokio::time::sleep(self.time_to_wake());
+            tokio::select! {
+                Some(message) = self.receiver.recv() => self.take_in(message),
+                () = wake => {}
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+            for _ in 0..BURST {
+                let Ok(message) = self.receiver.try_recv() else { break };
+                self.take_in(message);
+            }
+            while self.tasks.try_join_next().is_some() {}
+            if !self.closing {
+                self.settle();
+            }
+        }
+        if self.fenced { Err(Error::Fenced) } else { Ok(()) }
+    }
+
+    fn take_in(&mut self, message: Message) {
+        match message {
+            Message::Ask(ask) => ask(self),
+            Message::Listed(Ok(list)) => self.listed(list),
+            Message::Listed(Err(error)) => self.runtime_error = Some(with_causes(&error)),
+            Message::Probed(id, role, result) => self.probed(&id, role, &result),
+            Message::Started(id, result) => self.fleet.started(&id, result),
+            Message::Stopped(id, gone) => self.fleet.stopped(&id, gone),
+            Message::Published(table, shifts, result) => self.published(table, shifts, result),
+            Message::Reported(result) => self.reported(result),
+            Message::Supervised(result) => match result {
+                Ok(pid) => (self.data_plane_pid, self.data_plane_error) = (Some(pid), None),
+                Err(error) => {
+                    self.data_plane_pid = None;
+                    self.data_plane_error = Some(with_causes(&error));
+                }
+            },
+            Message::HookDone { key, rollout, position, result } => {
+                let (passed, detail) = (result.passed, result.detail);
+                let event = EventKind::HookFinished { rollout, position, passed, detail };
+                if self.apply(&key, event) {
+                    self.hooks.remove(&(rollout, position));
+                }
+            }
+            Message::Used(key, id, usage) => {
+                if let Some(trial) = self.trials.get_mut(&key) {
+                    trial.meter().read(&id, usage, Instant::now());
+                }
+            }
+            Message::Measured(key, name, value) => {
+                if let Some(trial) = self.trials.get_mut(&key) {
+                    match value {
+                        Some(value) => trial.custom.insert(name, value),
+                        None => trial.custom.remove(&name),
+                    };
+                }
+            }
+            Message::Down => self.closed = true,
+        }
+    }
+
+    fn listed(&mut self, list: Vec<Instance>) {
+        self.runtime_error = None;
+        let states = self.book.services();
+        let before = |instance: &Instance| -> Option<InstanceHealth> {
+            let pool = states.get(&instance.spec.key)?.pools.get(&instance.spec.release)?;
+            let known = pool.instances.iter().find(|report| report.id == instance.spec.id)?;
+            (known.restarts == instance.restarts).then_some(known.health)
+        };
+        for instance in self.fleet.listed(list, before) {
+            let started_up = self
+                .fleet
+                .vitals(&instance.spec.id)
+                .is_some_and(crate::vitals::Vitals::is_started_up);
+            let prober = self.links.prober.clone();
+            let task = tokio::spawn(tasks::probe(
+                prober,
+                self.handle.clone(),
+                instance.clone(),
+                started_up,
+            ));
+            self.fleet.probing_started(&instance, task);
+        }
+    }
+
+    fn probed(&mut self, id: &InstanceId, role: ProbeRole, result: &ProbeResult) {
+        let now = self.book.now();
+        match self.fleet.probed(id, role, result, now) {
+            Advice::None => {}
+            Advice::Restart(reason) => {
+                let (runtime, id) = (self.links.runtime.clone(), id.clone());
+                self.tasks.spawn(async move {
+                    // Should it fail, liveness goes on failing and asks again.
+                    let _ = runtime.restart(&id, &reason).await;
+                });
+            }
+        }
+    }
+
+    fn published(
+        &mut self,
+        table: Table,
+        shifts: Shifts,
+        result: Result<Generation, data_plane::Error>,
+    ) {
+        if self.publisher.published(table, &result) {
+            self.acknowledge(&shifts);
+            return;
+        }
+        match result {
+            Err(data_plane::Error::Refused(why)) => self.give_up_refused(&shifts, &why),
+            Err(data_plane::Error::Fenced { .. }) => self.fenced = true,
+            Err(data_plane::Error::Unavailable(_)) | Ok(_) => {}
+        }
+    }
+
+    /// A table that cannot be served is the newest rollouts' fault: they are taken back.
+    fn give_up_refused(&mut self, shifts: &Shifts, why: &str) {
+        let waiting: Vec<ServiceKey> = shifts
+            .keys()
+            .filter(|key| {
+                self.book.services().get(*key).is_some_and(|service| {
+                    !service.traffic.is_acknowledged()
+                        && service
+                            .rollout
+                            .as_ref()
+                            .is_some_and(switchback_engine::Rollout::is_forward)
+                })
+            })
+            .cloned()
+            .collect();
+        for key in waiting {
+            let command = switchback_engine::Command::Abort {
+                by: "the data plane".to_owned(),
+                reason: Some(why.to_owned()),
+            };
+            self.apply(&key, EventKind::Commanded(command));
+        }
+    }
+
+    fn reported(&mut self, result: Result<Report, data_plane::Error>) {
+        match result {
+            Ok(report) => {
+                self.publisher.reported(&report);
+                self.heard = Some(Heard { report, received: Instant::now() });
+            }
+            Err(_) => self.heard = None,
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, shifts: &BTreeMap<ServiceKey, u64>) {
+        for (key, shift) in shifts {
+            let waits = self
+                .book
+                .services()
+                .get(key)
+                .is_some_and(|service| service.traffic.acknowledged < *shift);
+            if waits {
+                self.apply(key, EventKind::TrafficAcknowledged { shift: *shift });
+            }
+        }
+    }
+
+    pub(crate) fn next_generation(&mut self) -> Generation {
+        self.generation = self.generation.next_in(self.book.epoch());
+        self.generation
+    }
+
+    /// The candidate's figures for the active rollout of a service, if the data plane tells.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.book.now()
+    }
+
+    fn time_to_wake(&self) -> Duration {
+        let now = self.now();
+        let due = self.wakeups().min().map_or(LOOK_EVERY, |at| at.since(now));
+        // A wake-up that is due but cannot be settled (the journal rests) must not spin.
+        due.clamp(Duration::from_millis(10), LOOK_EVERY)
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

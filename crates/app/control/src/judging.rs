@@ -1,0 +1,197 @@
+//! Feeding the judge: samples from the data plane's report, the instances' use and the user's
+//! own metrics, one judge per rollout.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use switchback_analysis::{Judge, Rules, Sample};
+use switchback_domain::trigger::{Thresholds, Triggers};
+use switchback_domain::{ArmStats, InstanceId, Outcome, ReleaseId, ServiceKey, Timestamp, Verdict};
+use switchback_engine::{Counts, Effect, Rollout, RolloutId};
+use switchback_ports::data_plane::Report;
+use switchback_ports::runtime::Usage;
+
+/// Undecided verdicts worth a record: people following want to know what is still missing.
+const UNDECIDED_EVERY: Duration = Duration::from_secs(5);
+
+/// The figures of one service's arm in a report.
+pub(crate) fn arm(report: &Report, key: &ServiceKey, release: &ReleaseId) -> ArmStats {
+    let found =
+        report.arms.iter().find(|arm| arm.arm.service == *key && arm.arm.release == *release);
+    found.map(|arm| arm.stats.clone()).unwrap_or_default()
+}
+
+/// Processor use of instances, from cumulative seconds.
+#[derive(Default)]
+pub(crate) struct Meter {
+    last: HashMap<InstanceId, (f64, Instant)>,
+    cores: HashMap<InstanceId, f64>,
+    memory: HashMap<InstanceId, f64>,
+}
+
+impl Meter {
+    #[allow(clippy::cast_precision_loss, reason = "memory sizes stay far below 2^52")]
+    pub(crate) fn read(&mut self, id: &InstanceId, usage: Usage, at: Instant) {
+        if let Some((seconds, before)) = self.last.get(id) {
+            let passed = at.duration_since(*before).as_secs_f64();
+            if passed > 0.0 && usage.cpu_seconds >= *seconds {
+                self.cores.insert(id.clone(), (usage.cpu_seconds - seconds) / passed);
+            }
+        }
+        self.last.insert(id.clone(), (usage.cpu_seconds, at));
+        self.memory.insert(id.clone(), usage.memory_bytes as f64);
+    }
+
+    fn highest(values: &HashMap<InstanceId, f64>, of: &[InstanceId]) -> Option<f64> {
+        of.iter().filter_map(|id| values.get(id)).copied().reduce(f64::max)
+    }
+
+    fn keep(&mut self, of: &[InstanceId]) {
+        self.last.retain(|id, _| of.contains(id));
+        self.cores.retain(|id, _| of.contains(id));
+        self.memory.retain(|id, _| of.contains(id));
+    }
+}
+
+/// One rollout being judged.
+pub(crate) struct Trial {
+    rollout: RolloutId,
+    position: usize,
+    judge: Judge,
+    meter: Meter,
+    pub(crate) custom: BTreeMap<String, f64>,
+    pub(crate) custom_run_at: HashMap<String, Instant>,
+    spoke: Option<(Outcome, Instant)>,
+}
+
+/// The judge's present task, from the outstanding effects.
+pub(crate) struct Task<'a> {
+    rollout: RolloutId,
+    position: usize,
+    pub(crate) triggers: &'a Triggers,
+    step: Option<(Thresholds, Duration)>,
+}
+
+impl<'a> Task<'a> {
+    pub(crate) fn from_effect(effect: &'a Effect) -> Option<Self> {
+        match effect {
+            Effect::Judge { rollout, position, triggers, step } => Some(Self {
+                rollout: *rollout,
+                position: *position,
+                triggers,
+                step: step.clone().map(|(rules, ms)| (rules, Duration::from_millis(ms))),
+            }),
+            Effect::KeepPool { .. }
+            | Effect::Publish { .. }
+            | Effect::CheckWayBack { .. }
+            | Effect::RunHook { .. }
+            | Effect::WakeAt(_) => None,
+        }
+    }
+}
+
+/// What the trial is told at one look.
+pub(crate) struct Look<'a> {
+    pub(crate) at: Timestamp,
+    pub(crate) report: &'a Report,
+    pub(crate) key: &'a ServiceKey,
+    pub(crate) rollout: &'a Rollout,
+    pub(crate) instances: Vec<InstanceId>,
+    pub(crate) failed_probes: u64,
+}
+
+impl Trial {
+    /// The trial for a task: the running one if it is about the same rollout.
+    pub(crate) fn resume(running: Option<Self>, task: &Task<'_>, now: Timestamp) -> Self {
+        match running {
+            Some(mut trial) if trial.rollout == task.rollout => {
+                if trial.position != task.position {
+                    trial.position = task.position;
+                    trial.judge.enter(task.step.clone(), now);
+                    trial.spoke = None;
+                }
+                trial
+            }
+            Some(_) | None => Self {
+                rollout: task.rollout,
+                position: task.position,
+                judge: Judge::new(
+                    Rules { triggers: task.triggers.clone(), step: task.step.clone() },
+                    now,
+                ),
+                meter: Meter::default(),
+                custom: BTreeMap::new(),
+                custom_run_at: HashMap::new(),
+                spoke: None,
+            },
+        }
+    }
+
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    pub(crate) fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
+    /// Looks once. Returns the verdict if it is worth telling the engine.
+    pub(crate) fn look(&mut self, look: Look<'_>) -> Option<Verdict> {
+        self.meter.keep(&look.instances);
+        let verdict = self.judge.look(Sample {
+            at: look.at,
+            baseline: look.rollout.baseline.as_ref().map(|old| arm(look.report, look.key, old)),
+            candidate: arm(look.report, look.key, look.rollout.candidate()),
+            incarnation: look.report.incarnation.clone(),
+            cpu_cores: Meter::highest(&self.meter.cores, &look.instances),
+            memory_bytes: Meter::highest(&self.meter.memory, &look.instances),
+            failed_probes: look.failed_probes,
+            custom: self.custom.clone(),
+        });
+        let worth_it = match (verdict.outcome, self.spoke) {
+            (Outcome::Undecided, Some((Outcome::Undecided, at))) => at.elapsed() >= UNDECIDED_EVERY,
+            (outcome, Some((spoken, _))) => outcome != spoken,
+            (_, None) => true,
+        };
+        if worth_it {
+            self.spoke = Some((verdict.outcome, Instant::now()));
+        }
+        worth_it.then_some(verdict)
+    }
+}
+
+/// Counts the requests of a rollout's candidate across restarts of the control plane and of the
+/// data plane: what the state says, plus what the report has more than at the first look.
+pub(crate) struct Tally {
+    pub(crate) rollout: RolloutId,
+    incarnation: String,
+    start: ArmStats,
+    before: Counts,
+    last: Counts,
+}
+
+impl Tally {
+    pub(crate) fn new(rollout: &Rollout, incarnation: &str, now: ArmStats) -> Self {
+        Self {
+            rollout: rollout.request.id,
+            incarnation: incarnation.to_owned(),
+            start: now,
+            before: rollout.counts,
+            last: rollout.counts,
+        }
+    }
+
+    pub(crate) fn count(&mut self, incarnation: &str, now: &ArmStats) -> Counts {
+        if incarnation != self.incarnation {
+            incarnation.clone_into(&mut self.incarnation);
+            self.start = ArmStats::default();
+            self.before = self.last;
+        }
+        let more = now.since(&self.start);
+        self.last = Counts {
+            requests: self.before.requests + more.finished(),
+            failed: self.before.failed + more.failed(),
+        };
+        self.last
+    }
+}

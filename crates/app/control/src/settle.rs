@@ -1,0 +1,450 @@
+//! What follows from what is known: tells the engine the news, then brings the world closer to
+//! what the states call for. Level-triggered: after a crash the same code finds the same gaps.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use switchback_api::RolloutEvent;
+use switchback_domain::strategy::Hook;
+use switchback_domain::template::{Variables, render};
+use switchback_domain::{InstanceHealth, InstanceId, ReleaseId, ServiceKey, Timestamp};
+use switchback_engine::{
+    Counts, Effect, Event, EventKind, Rejection, Rollout, RolloutId, Service, outstanding,
+};
+use switchback_ports::journal;
+use switchback_ports::runtime::{Instance, InstanceSpec};
+
+use crate::book::ApplyError;
+use crate::driver::{Driver, Message};
+use crate::fleet;
+use crate::judging::{self, Look, Tally, Task, Trial};
+use crate::traffic::Next;
+use crate::{clock, tasks, views};
+
+/// Pause before a journal that refused a record is tried again.
+const JOURNAL_RESTS: Duration = Duration::from_secs(1);
+/// Time between two looks at what instances use.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Time between two lines of live figures.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Rounds of consequences settled in one go; each round moves something, so few are needed.
+const ROUNDS_MAX: usize = 20;
+/// Time given to stop a service that nobody knows any more.
+const DRAIN_UNKNOWN: Duration = Duration::from_secs(30);
+
+impl Driver {
+    /// Settles everything that can be settled now.
+    pub(crate) fn settle(&mut self) {
+        if !self.fleet.is_listed() || self.journal_rests() {
+            return;
+        }
+        for _ in 0..ROUNDS_MAX {
+            let told = self.tell_pools() | self.tick();
+            let published = self.settle_traffic();
+            if !told && !published {
+                break;
+            }
+        }
+        self.settle_instances();
+        self.settle_effects();
+        self.show_progress();
+    }
+
+    fn journal_rests(&mut self) -> bool {
+        let rests = self.journal_rests_until.is_some_and(|until| Instant::now() < until);
+        if !rests {
+            self.journal_rests_until = None;
+        }
+        rests
+    }
+
+    /// Applies an event; says whether it was taken (or was no news).
+    pub(crate) fn apply(&mut self, key: &ServiceKey, kind: EventKind) -> bool {
+        self.try_apply(key, kind).is_ok()
+    }
+
+    /// Applies an event with the candidate's figures. When the journal does not take it, nothing
+    /// has happened, and the news will be noticed again later.
+    pub(crate) fn try_apply(
+        &mut self,
+        key: &ServiceKey,
+        kind: EventKind,
+    ) -> Result<(), ApplyError> {
+        let counts = if matches!(kind, EventKind::Ticked) { None } else { self.counts(key) };
+        let result = self.book.apply(key, Event { kind, counts });
+        if let Err(ApplyError::Journal(error)) = &result {
+            self.journal_rests_until = Some(Instant::now() + JOURNAL_RESTS);
+            self.fenced |= matches!(error, journal::Error::Fenced { .. });
+        }
+        result
+    }
+
+    /// What the active candidate has answered so far.
+    fn counts(&mut self, key: &ServiceKey) -> Option<Counts> {
+        let report = &self.heard.as_ref()?.report;
+        let rollout = self.book.services().get(key)?.rollout.as_ref()?;
+        let now = judging::arm(report, key, rollout.candidate());
+        let known = self.tallies.get(key).is_some_and(|t| t.rollout == rollout.request.id);
+        if !known {
+            let tally = Tally::new(rollout, &report.incarnation, now.clone());
+            self.tallies.insert(key.clone(), tally);
+        }
+        Some(self.tallies.get_mut(key)?.count(&report.incarnation, &now))
+    }
+
+    /// Tells the engine about instances it does not know this of. Says whether there was news.
+    fn tell_pools(&mut self) -> bool {
+        let mut told = false;
+        for key in self.book.services().keys().cloned().collect::<Vec<_>>() {
+            let service = self.book.service(&key);
+            let mut releases: HashSet<ReleaseId> = self.fleet.releases_of(&key);
+            releases.extend(service.pools.keys().cloned());
+            for release in releases {
+                let service = self.book.service(&key);
+                let Some(instances) = self.fleet.news(&service, &release) else { continue };
+                told |= self.apply(&key, EventKind::PoolObserved { release, instances });
+            }
+        }
+        told && !self.journal_rests()
+    }
+
+    /// When states want to be looked at again.
+    pub(crate) fn wakeups(&self) -> impl Iterator<Item = Timestamp> {
+        self.book.services().values().flat_map(outstanding).filter_map(|effect| match effect {
+            Effect::WakeAt(at) => Some(at),
+            Effect::KeepPool { .. }
+            | Effect::Publish { .. }
+            | Effect::CheckWayBack { .. }
+            | Effect::RunHook { .. }
+            | Effect::Judge { .. } => None,
+        })
+    }
+
+    /// Tells services whose time has come. Says whether one had.
+    pub(crate) fn tick(&mut self) -> bool {
+        let now = self.now();
+        let is_due = |service: &Service| {
+            outstanding(service)
+                .iter()
+                .any(|effect| matches!(effect, Effect::WakeAt(at) if *at <= now))
+        };
+        let states = self.book.services();
+        let due: Vec<_> =
+            states.iter().filter(|(_, s)| is_due(s)).map(|(key, _)| key.clone()).collect();
+        let mut moved = false;
+        for key in due {
+            let before = self.book.service(&key);
+            let taken = self.apply(&key, EventKind::Ticked);
+            moved |= taken && self.book.services().get(&key) != Some(&before);
+        }
+        moved
+    }
+
+    /// Publishes what is wanted. Says whether the engine learned of an acknowledgement.
+    fn settle_traffic(&mut self) -> bool {
+        match self.publisher.next(self.book.services()) {
+            Next::Wait => false,
+            Next::Served(shifts) => {
+                let states = self.book.services();
+                let waits = states.values().any(|service| !service.traffic.is_acknowledged());
+                self.acknowledge(&shifts);
+                waits
+            }
+            Next::Publish(table, shifts) => {
+                let (links, handle) = (self.links.clone(), self.handle.clone());
+                self.tasks.spawn(async move {
+                    let result = links.data_plane.publish(&table).await;
+                    handle.send(Message::Published(table, shifts, result)).await;
+                });
+                false
+            }
+        }
+    }
+
+    fn settle_instances(&mut self) {
+        let mut wanted = HashSet::new();
+        let mut to_start = Vec::new();
+        for service in self.book.services().values() {
+            for (release, pool) in &service.pools {
+                let ordinals = 0..pool.desired;
+                wanted.extend(ordinals.map(|n| InstanceId::new(&service.key, release, n)));
+                let Some(known) = service.releases.get(release) else { continue };
+                for id in self.fleet.missing(&service.key, release, pool.desired) {
+                    to_start.push(InstanceSpec {
+                        id,
+                        project: self.settings.project.clone(),
+                        key: service.key.clone(),
+                        release: release.clone(),
+                        version: known.version.clone(),
+                        workload: known.workload.clone(),
+                    });
+                }
+            }
+        }
+        for spec in to_start {
+            self.start(spec);
+        }
+        self.fleet.forget_failed_starts(&wanted);
+        self.stop_unwanted(&wanted);
+    }
+
+    fn start(&mut self, spec: InstanceSpec) {
+        self.fleet.start_ordered(&spec.id);
+        let generation = self.next_generation();
+        let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
+        self.tasks.spawn(async move {
+            let result = runtime.ensure_running(&spec, generation).await;
+            let result = result.map_err(|error| crate::driver::with_causes(&error));
+            handle.send(Message::Started(spec.id, result)).await;
+        });
+    }
+
+    fn stop_unwanted(&mut self, wanted: &HashSet<InstanceId>) {
+        let (publisher, heard) = (&self.publisher, self.heard.as_ref());
+        let states = self.book.services();
+        let drain_timeout = |instance: &Instance| {
+            let service = states.get(&instance.spec.key);
+            let policy = service.and_then(|service| {
+                let active = service.rollout.as_ref().map(|rollout| &rollout.request.policy);
+                active.or(service.stable().map(|stable| &stable.policy))
+            });
+            policy.map_or(DRAIN_UNKNOWN, |policy| policy.drain_timeout)
+        };
+        let in_flight = |id: &InstanceId| {
+            let heard = heard.filter(|h| publisher.is_current(&h.report, h.received))?;
+            Some(fleet::in_flight(&heard.report, id))
+        };
+        let due = self.fleet.to_stop(wanted, |id| publisher.excludes(id), in_flight, drain_timeout);
+        for (id, cut) in due {
+            self.stop(id, cut);
+        }
+    }
+
+    fn stop(&mut self, id: InstanceId, cut: u64) {
+        if cut > 0 {
+            self.note_cut(&id, cut);
+        }
+        let generation = self.next_generation();
+        let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
+        self.tasks.spawn(async move {
+            let gone = runtime.ensure_stopped(&id, generation).await.is_ok();
+            if !gone {
+                tokio::time::sleep(JOURNAL_RESTS).await;
+            }
+            handle.send(Message::Stopped(id, gone)).await;
+        });
+    }
+
+    /// Requests that did not end within the drain timeout are cut, and that is said.
+    fn note_cut(&self, id: &InstanceId, cut: u64) {
+        let Some(instance) = self.fleet.instance(id) else { return };
+        let Some(service) = self.book.services().get(&instance.spec.key) else { return };
+        let Some(rollout) = &service.rollout else { return };
+        let text = format!("{id}: {cut} requests still on their way after the drain timeout");
+        self.announce(service, rollout, "note", text);
+    }
+
+    /// Sees to the effects that are neither instances nor traffic.
+    fn settle_effects(&mut self) {
+        let keys: Vec<_> = self.book.services().keys().cloned().collect();
+        let measure = self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
+        if measure {
+            self.measured_at = Some(Instant::now());
+        }
+        for key in keys {
+            let service = self.book.service(&key);
+            let effects = outstanding(&service);
+            for effect in &effects {
+                match effect {
+                    Effect::CheckWayBack { rollout, baseline } => {
+                        self.check_way_back(&service, *rollout, baseline);
+                    }
+                    Effect::RunHook { rollout, position, hook } => {
+                        self.run_hook(&service, *rollout, *position, hook);
+                    }
+                    Effect::KeepPool { .. }
+                    | Effect::Publish { .. }
+                    | Effect::Judge { .. }
+                    | Effect::WakeAt(_) => {}
+                }
+            }
+            match effects.iter().find_map(Task::from_effect) {
+                Some(task) => self.judge(&service, &task, measure),
+                None => {
+                    self.trials.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// A rollout may only begin when it could be taken back: the baseline is known, complete and
+    /// can be started again, and the data plane listens.
+    fn check_way_back(&mut self, service: &Service, rollout: RolloutId, baseline: &ReleaseId) {
+        let Some(heard) = &self.heard else { return };
+        let mut obstacles = Vec::new();
+        match service.releases.get(baseline) {
+            None => obstacles.push("the baseline's release is not kept any more".to_owned()),
+            Some(release) => {
+                let program = release.workload.command.first().map_or("", String::as_str);
+                obstacles.extend(tasks::missing_program(program, &release.workload.working_dir));
+                let pool = service.pool(baseline);
+                let required = service.stable().map_or(1, |stable| stable.policy.replicas);
+                if pool.ready() < required {
+                    let (ready, version) = (pool.ready(), &release.version);
+                    obstacles.push(format!(
+                        "only {ready} of {required} instances of {version} are ready"
+                    ));
+                }
+            }
+        }
+        obstacles.extend(heard.report.listeners.iter().filter_map(|listener| {
+            let why = listener.error.as_ref()?;
+            Some(format!("the data plane does not listen on {}: {why}", listener.address))
+        }));
+        self.apply(&service.key, EventKind::WayBackChecked { rollout, obstacles });
+    }
+
+    fn run_hook(&mut self, service: &Service, rollout: RolloutId, position: usize, hook: &Hook) {
+        let Some(active) = &service.rollout else { return };
+        if !self.hooks.insert((rollout, position)) {
+            return;
+        }
+        let key = service.key.clone();
+        let handle = self.handle.clone();
+        let Some(instance) = self.first_ready(service, active.candidate()) else {
+            let detail = "no instance of the candidate is ready".to_owned();
+            let result = switchback_domain::probe::ProbeResult { passed: false, detail };
+            self.tasks.spawn(async move {
+                handle.send(Message::HookDone { key, rollout, position, result }).await;
+            });
+            return;
+        };
+        let argv = self.render_hook(&hook.argv, active, &instance);
+        let (runtime, timeout) = (self.links.runtime.clone(), hook.timeout);
+        self.tasks.spawn(async move {
+            let result = tasks::execute(&*runtime, &instance.spec.id, &argv, timeout).await;
+            handle.send(Message::HookDone { key, rollout, position, result }).await;
+        });
+    }
+
+    fn render_hook(&self, argv: &[String], rollout: &Rollout, instance: &Instance) -> Vec<String> {
+        let release = &rollout.request.release;
+        let address = instance.address.map_or_else(String::new, |address| address.to_string());
+        let variables = Variables::from([
+            ("address", address),
+            ("rollout", rollout.request.id.to_string()),
+            ("version", release.version.to_string()),
+            ("environment", release.key.environment.to_string()),
+            ("service", release.key.service.to_string()),
+            ("project", self.settings.project.to_string()),
+        ]);
+        argv.iter().map(|word| render(word, &variables)).collect()
+    }
+
+    fn first_ready(&self, service: &Service, release: &ReleaseId) -> Option<Instance> {
+        let pool = service.pools.get(release)?;
+        let ready = pool.instances.iter().find(|i| i.health == InstanceHealth::Ready)?;
+        self.fleet.instance(&ready.id).cloned()
+    }
+
+    fn judge(&mut self, service: &Service, task: &Task<'_>, measure: bool) {
+        let (Some(rollout), Some(heard)) = (&service.rollout, &self.heard) else { return };
+        let now = self.book.now();
+        let key = &service.key;
+        let candidate = service.pool(rollout.candidate());
+        let instances: Vec<_> = candidate.instances.iter().map(|i| i.id.clone()).collect();
+        let mut trial = Trial::resume(self.trials.remove(key), task, now);
+        let verdict = trial.look(Look {
+            at: now,
+            report: &heard.report,
+            key,
+            rollout,
+            instances: instances.clone(),
+            failed_probes: self.fleet.failed_probes(key, rollout.candidate()),
+        });
+        let position = trial.position();
+        let due = due_metrics(&mut trial, task);
+        self.trials.insert(key.clone(), trial);
+        if measure {
+            for id in instances {
+                self.tasks.spawn(tasks::measure(
+                    self.links.runtime.clone(),
+                    self.handle.clone(),
+                    key.clone(),
+                    id,
+                ));
+            }
+        }
+        self.run_metrics(service, rollout, due);
+        if let Some(verdict) = verdict {
+            let (rollout, verdict) = (rollout.request.id, Box::new(verdict));
+            self.apply(key, EventKind::Judged { rollout, position, verdict });
+        }
+    }
+
+    fn run_metrics(
+        &mut self,
+        service: &Service,
+        rollout: &Rollout,
+        due: Vec<switchback_domain::trigger::CustomMetric>,
+    ) {
+        let Some(instance) = self.first_ready(service, rollout.candidate()) else { return };
+        for metric in due {
+            let argv = self.render_hook(&metric.argv, rollout, &instance);
+            let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
+            let (key, id) = (service.key.clone(), instance.spec.id.clone());
+            self.tasks.spawn(async move {
+                let result = tasks::execute(&*runtime, &id, &argv, metric.interval).await;
+                let value = result.passed.then(|| tasks::first_number(&result.detail)).flatten();
+                handle.send(Message::Measured(key, metric.name, value)).await;
+            });
+        }
+    }
+
+    /// Live figures for whoever follows; not worth the journal.
+    fn show_progress(&mut self) {
+        if self.progress_at.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
+            return;
+        }
+        self.progress_at = Some(Instant::now());
+        let keys: Vec<_> = self.book.services().keys().cloned().collect();
+        for key in keys {
+            let counts = self.counts(&key).unwrap_or_default();
+            let Some(service) = self.book.services().get(&key) else { continue };
+            let Some(rollout) = &service.rollout else { continue };
+            let text = format!("{} requests, {} failed", counts.requests, counts.failed);
+            let mut shown = rollout.clone();
+            shown.counts = counts;
+            self.announce(service, &shown, "progress", text);
+        }
+    }
+
+    fn announce(&self, service: &Service, rollout: &Rollout, kind: &str, text: String) {
+        let event = RolloutEvent {
+            sequence: 0,
+            at_ms: clock::wall_ms(),
+            kind: kind.to_owned(),
+            text,
+            summary: views::active(service, rollout),
+            verdict: None,
+        };
+        self.book.announce_progress(rollout.request.id, event);
+    }
+}
+
+/// Custom metrics whose next run is due.
+fn due_metrics(
+    trial: &mut Trial,
+    task: &Task<'_>,
+) -> Vec<switchback_domain::trigger::CustomMetric> {
+    let mut due = Vec::new();
+    for metric in &task.triggers.custom {
+        let waits =
+            trial.custom_run_at.get(&metric.name).is_some_and(|at| at.elapsed() < metric.interval);
+        if !waits {
+            trial.custom_run_at.insert(metric.name.clone(), Instant::now());
+            due.push(metric.clone());
+        }
+    }
+    due
+}

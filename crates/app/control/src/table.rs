@@ -1,0 +1,157 @@
+//! From the states of all services to the one route table. Pure.
+
+use std::collections::BTreeMap;
+
+use switchback_domain::{
+    Generation, InstanceHealth, InstanceId, ReleaseId, ServiceKey, Split, Weight,
+};
+use switchback_engine::{Pool, Service};
+use switchback_routing::{Arm, ArmId, Endpoint, Route, Table};
+
+/// The table that the states call for. Versions being stopped stay in it as arms without
+/// endpoints: nothing new goes there, and what is on its way is still counted.
+pub(crate) fn build(services: &BTreeMap<ServiceKey, Service>, generation: Generation) -> Table {
+    let mut table = Table { generation, ..Table::default() };
+    for service in services.values() {
+        let arms: Vec<Arm> = service
+            .pools
+            .iter()
+            .filter_map(|(release, pool)| arm(service, release, pool))
+            .collect();
+        table.routes.extend(route(service, &arms));
+        table.arms.extend(arms);
+    }
+    table
+}
+
+fn arm(service: &Service, release: &ReleaseId, pool: &Pool) -> Option<Arm> {
+    let known = service.releases.get(release)?;
+    known.workload.route.as_ref()?;
+    Some(Arm {
+        id: ArmId { service: service.key.clone(), release: release.clone() },
+        version: known.version.clone(),
+        endpoints: endpoints(&service.key, release, pool),
+    })
+}
+
+/// The ready instances; failing those, the ones that were ready before, since an instance whose
+/// probe fails may still answer and nobody surely does not; failing those, the ones that ended:
+/// a refused connection is the version's failure and is counted as such.
+fn endpoints(key: &ServiceKey, release: &ReleaseId, pool: &Pool) -> Vec<Endpoint> {
+    let kept: Vec<InstanceId> =
+        (0..pool.desired).map(|ordinal| InstanceId::new(key, release, ordinal)).collect();
+    let in_state = |states: &[InstanceHealth]| -> Vec<Endpoint> {
+        let matching = pool
+            .instances
+            .iter()
+            .filter(|instance| states.contains(&instance.health) && kept.contains(&instance.id));
+        matching
+            .filter_map(|i| Some(Endpoint { instance: i.id.clone(), address: i.address? }))
+            .collect()
+    };
+    let choices: [&[InstanceHealth]; 3] = [
+        &[InstanceHealth::Ready],
+        &[InstanceHealth::Unready],
+        &[InstanceHealth::Exited, InstanceHealth::CrashLoop],
+    ];
+    choices.into_iter().map(in_state).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// The public address comes from the stable release until the candidate is promoted.
+fn route(service: &Service, arms: &[Arm]) -> Option<Route> {
+    let stable = service.stable().map(|stable| &stable.release);
+    let candidate = service.rollout.as_ref().map(switchback_engine::Rollout::candidate);
+    let release = service.releases.get(stable.or(candidate)?)?;
+    let spec = release.workload.route.as_ref()?;
+    Some(Route {
+        service: service.key.clone(),
+        listen: spec.listen,
+        hosts: spec.hosts.clone(),
+        path_prefix: spec.path_prefix.clone(),
+        timeout: spec.timeout,
+        split: effective_split(&service.traffic.split, arms),
+    })
+}
+
+/// The decided split, but a version that has nobody to answer lends its share to the other one
+/// until the engine has decided what to do about it.
+fn effective_split(decided: &Split<ReleaseId>, arms: &[Arm]) -> Split<ReleaseId> {
+    let able = |release: &ReleaseId| {
+        arms.iter().any(|arm| arm.id.release == *release && !arm.endpoints.is_empty())
+    };
+    let has_arm = |release: &ReleaseId| arms.iter().any(|arm| arm.id.release == *release);
+    let shares = decided.shares();
+    if shares.iter().all(|(release, _)| able(release)) {
+        return decided.clone();
+    }
+    if let Some((release, _)) = shares.iter().find(|(release, _)| able(release)) {
+        return Split::all(release.clone());
+    }
+    let known: Vec<_> = shares.iter().filter(|(release, _)| has_arm(release)).collect();
+    match known.first() {
+        Some((release, weight)) if known.len() == 1 || *weight == Weight::ALL => {
+            Split::all(release.clone())
+        }
+        Some(_) => decided.clone(),
+        None => Split::none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_domain::InstanceReport;
+
+    use super::*;
+    use crate::testing::release;
+
+    fn service(healths: &[(&str, InstanceHealth)]) -> Service {
+        let mut service = Service::new(release("v1").key);
+        for (version, health) in healths {
+            let release = release(version);
+            let report = InstanceReport {
+                id: InstanceId::new(&release.key, &release.id, 0),
+                address: Some("127.0.0.1:20000".parse().unwrap()),
+                health: *health,
+                restarts: 0,
+                reason: None,
+            };
+            let pool = Pool { desired: 1, instances: vec![report] };
+            service.pools.insert(release.id.clone(), pool);
+            service.releases.insert(release.id.clone(), release);
+        }
+        service
+    }
+
+    fn table_of(service: Service) -> Table {
+        let services = BTreeMap::from([(service.key.clone(), service)]);
+        build(&services, Generation::default())
+    }
+
+    #[test]
+    fn an_instance_that_is_to_go_gets_nothing_new() {
+        let mut service = service(&[("v1", InstanceHealth::Ready)]);
+        assert_eq!(table_of(service.clone()).arms[0].endpoints.len(), 1);
+        service.pools.values_mut().for_each(|pool| pool.desired = 0);
+        assert!(table_of(service).arms[0].endpoints.is_empty());
+    }
+
+    #[test]
+    fn a_version_without_anybody_lends_its_share() {
+        let mut service =
+            service(&[("v1", InstanceHealth::Ready), ("v2", InstanceHealth::Starting)]);
+        let (old, new) = (release("v1").id, release("v2").id);
+        service.traffic.split = Split::between(old.clone(), new, Weight::from_percent(5));
+        service.revisions.push(crate::testing::revision(&old));
+        let table = table_of(service);
+        assert_eq!(table.routes[0].split, Split::all(old));
+    }
+
+    #[test]
+    fn the_last_resort_is_an_instance_that_was_ready() {
+        for health in [InstanceHealth::Unready, InstanceHealth::Exited] {
+            assert_eq!(table_of(service(&[("v1", health)])).arms[0].endpoints.len(), 1);
+        }
+        let starting = table_of(service(&[("v1", InstanceHealth::Starting)]));
+        assert!(starting.arms[0].endpoints.is_empty());
+    }
+}

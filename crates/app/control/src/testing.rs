@@ -1,0 +1,90 @@
+//! Values for the tests of the control plane.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
+use switchback_domain::strategy::{BusyPolicy, FailureAction, RolloutPolicy, StrategyKind};
+use switchback_domain::trigger::Triggers;
+use switchback_domain::workload::{RouteSpec, RuntimeKind};
+use switchback_domain::{
+    EnvironmentName, InstanceId, ProjectName, Release, ReleaseId, ServiceKey, ServiceName,
+    Timestamp, Version, Workload,
+};
+use switchback_engine::Revision;
+use switchback_ports::runtime::{Instance, InstanceSpec, ProcessState};
+
+pub(crate) fn checks() -> HealthChecks {
+    HealthChecks {
+        startup: None,
+        liveness: None,
+        readiness: Probe {
+            action: ProbeAction::Tcp,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            healthy_after: 1,
+            unhealthy_after: 3,
+        },
+        min_healthy_time: Duration::ZERO,
+    }
+}
+
+pub(crate) fn release(version: &str) -> Release {
+    let workload = Workload {
+        runtime: RuntimeKind::Process,
+        command: vec!["/bin/true".to_owned()],
+        working_dir: "/".to_owned(),
+        env: BTreeMap::new(),
+        config: Vec::new(),
+        health: checks(),
+        route: Some(RouteSpec {
+            listen: "127.0.0.1:8080".parse().unwrap(),
+            hosts: Vec::new(),
+            path_prefix: "/".to_owned(),
+            timeout: Duration::from_secs(30),
+        }),
+        stop_timeout: Duration::from_secs(1),
+    };
+    let key =
+        ServiceKey::new(EnvironmentName::new("default").unwrap(), ServiceName::new("api").unwrap());
+    Release::new(key, Version::new(version).unwrap(), workload)
+}
+
+pub(crate) fn instance() -> Instance {
+    let release = release("v1");
+    Instance {
+        spec: InstanceSpec {
+            id: InstanceId::new(&release.key, &release.id, 0),
+            project: ProjectName::new("shop").unwrap(),
+            key: release.key.clone(),
+            release: release.id.clone(),
+            version: release.version.clone(),
+            workload: release.workload.clone(),
+        },
+        address: Some("127.0.0.1:20000".parse().unwrap()),
+        process: ProcessState::Running { pid: 1 },
+        restarts: 0,
+        last_exit: None,
+    }
+}
+
+pub(crate) fn revision(release: &ReleaseId) -> Revision {
+    let policy = RolloutPolicy {
+        replicas: 1,
+        strategy: StrategyKind::Canary,
+        steps: Vec::new(),
+        max_surge: 1,
+        max_unavailable: 0,
+        progress_deadline: Duration::from_secs(10),
+        drain_timeout: Duration::from_secs(1),
+        scale_down_delay: Duration::ZERO,
+        failure_action: FailureAction::Rollback,
+        auto_promote: true,
+        on_busy: BusyPolicy::Queue,
+        triggers: Triggers::default(),
+        smoke_tests: Vec::new(),
+        revision_history_limit: 3,
+    };
+    let release = release.clone();
+    Revision { number: 1, release, policy, promoted_at: Timestamp::default(), wall_ms: 0 }
+}
