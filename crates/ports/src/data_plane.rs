@@ -1,9 +1,17 @@
 //! Who carries the traffic: takes whole tables in order, and counts.
 
+pub mod admin;
+pub mod conformance;
+pub mod fake;
+
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use switchback_domain::{ArmStats, Generation, Version};
+use switchback_domain::{ArmStats, Generation, InstanceId, Version};
 use switchback_routing::{ArmId, Table};
+
+pub use fake::FakeDataPlane;
 
 /// What the data plane says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,6 +29,9 @@ pub struct Report {
     pub refused: u64,
     /// Addresses it listens on, and those it could not take, with the reason.
     pub listeners: Vec<ListenerReport>,
+    /// What goes wrong without harm to traffic: the table cannot be written to disk, for instance.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One version's counts.
@@ -34,7 +45,7 @@ pub struct ArmReport {
     pub in_flight: u64,
     /// The same per instance; instances without any may be left out. An instance that is not in
     /// the acknowledged table any more and not listed here is drained.
-    pub in_flight_by_instance: std::collections::BTreeMap<switchback_domain::InstanceId, u64>,
+    pub in_flight_by_instance: BTreeMap<InstanceId, u64>,
     /// What was counted.
     pub stats: ArmStats,
 }

@@ -3,8 +3,12 @@
 
 pub mod data_plane;
 pub mod journal;
+pub mod prober;
 pub mod runtime;
+pub mod supervision;
 
 pub use data_plane::DataPlane;
 pub use journal::Journal;
+pub use prober::Prober;
 pub use runtime::Runtime;
+pub use supervision::Supervision;

@@ -1,5 +1,8 @@
 //! Where instances run. Writes are *ensure*: doing them twice is doing them once.
 
+pub mod conformance;
+pub mod fake;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

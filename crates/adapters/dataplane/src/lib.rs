@@ -1,1 +1,127 @@
 //! The control plane's hand on the data plane: start it, publish tables, read its counts.
+//!
+//! Everything goes over the admin socket; whether a data plane runs is told by the lock in its
+//! state directory, never by a process id.
+
+mod client;
+mod supervise;
+mod supervision;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use switchback_domain::Generation;
+use switchback_ports::data_plane::admin::{Health, PublishAnswer, SOCKET_NAME};
+use switchback_ports::data_plane::{DataPlane, Error as PortError, Report};
+use switchback_routing::Table;
+
+/// How to reach the data plane, and how to start it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its state directory: absolute.
+    pub state_dir: PathBuf,
+    /// The program that is the data plane.
+    pub executable: PathBuf,
+    /// What comes before `--state-dir DIR` on its command line.
+    pub arguments: Vec<OsString>,
+}
+
+impl Options {
+    /// `executable proxy --state-dir state_dir`.
+    pub fn new(state_dir: impl Into<PathBuf>, executable: impl Into<PathBuf>) -> Self {
+        let arguments = vec!["proxy".into()];
+        Self { state_dir: state_dir.into(), executable: executable.into(), arguments }
+    }
+}
+
+/// Why the data plane could not be started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state directory cannot be used.
+    #[error("cannot use {}", path.display())]
+    StateDir {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program cannot be run.
+    #[error("cannot run {}", executable.display())]
+    Spawn {
+        /// Which.
+        executable: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended instead of serving.
+    #[error("the data plane ended at its start ({status}): {last_words}")]
+    Ended {
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// The end of its log.
+        last_words: String,
+    },
+    /// It runs (its lock is held), but does not answer in time. It may still carry traffic, so it
+    /// is not killed.
+    #[error("a data plane runs on {}, but does not answer", state_dir.display())]
+    Silent {
+        /// Its state directory.
+        state_dir: PathBuf,
+        /// What the last attempt met.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The data plane process, as the control plane sees it.
+#[derive(Debug)]
+pub struct ProxyDataPlane {
+    options: Options,
+    socket: PathBuf,
+    /// The process this one started, to be collected when it ends.
+    child: Mutex<Option<std::process::Child>>,
+}
+
+impl ProxyDataPlane {
+    /// Nothing happens yet; see [`Self::ensure_started`].
+    pub fn new(options: Options) -> Self {
+        let socket = switchback_domain::socket_path(&options.state_dir, SOCKET_NAME);
+        Self { options, socket, child: Mutex::new(None) }
+    }
+
+    /// What it says about itself; an error when it does not answer.
+    pub async fn health(&self) -> io::Result<Health> {
+        client::get(&self.socket, "/v1/health").await
+    }
+
+    /// Its process id, while it answers. For people: never signal it.
+    pub async fn pid(&self) -> Option<u32> {
+        self.health().await.ok().map(|health| health.pid)
+    }
+}
+
+#[async_trait]
+impl DataPlane for ProxyDataPlane {
+    async fn publish(&self, table: &Table) -> Result<Generation, PortError> {
+        let body = serde_json::to_vec(table)
+            .map_err(|error| PortError::Refused(format!("not to be written as JSON: {error}")))?;
+        let answer = client::put(&self.socket, "/v1/table", body).await;
+        match answer.map_err(PortError::Unavailable)? {
+            PublishAnswer::Serving { generation } => Ok(generation),
+            PublishAnswer::Fenced { given, seen } => Err(PortError::Fenced { given, seen }),
+            PublishAnswer::Refused { reason } => Err(PortError::Refused(reason)),
+            PublishAnswer::Unacknowledged { reason } => {
+                Err(PortError::Unavailable(io::Error::new(io::ErrorKind::TimedOut, reason)))
+            }
+        }
+    }
+
+    async fn report(&self) -> Result<Report, PortError> {
+        client::get(&self.socket, "/v1/report").await.map_err(PortError::Unavailable)
+    }
+}

@@ -1,4 +1,4 @@
-//! Where the journal lives: SQLite.
+//! Where the journal lives: `SQLite`.
 
 pub mod sqlite;
 

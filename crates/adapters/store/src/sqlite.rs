@@ -1,4 +1,4 @@
-//! The journal in one SQLite file: an append is one transaction, durable on return.
+//! The journal in one `SQLite` file: an append is one transaction, durable on return.
 //!
 //! What records mean is the caller's business; here they are kinds, versions and bytes.
 
@@ -22,7 +22,7 @@ use file::JournalFile;
 /// that a runaway writer cannot take the whole disk.
 pub const JOURNAL_BYTES_MAX: u64 = 16 << 30;
 
-/// The journal in one SQLite file, beside its `-wal` and `-shm` files.
+/// The journal in one `SQLite` file, beside its `-wal` and `-shm` files.
 #[derive(Debug)]
 pub struct SqliteJournal {
     connection: Connection,
@@ -61,7 +61,7 @@ impl SqliteJournal {
         let in_place = self.file.check_in_place();
         in_place.map_err(|error| failure::from_io(operation, error))?;
         let connection = &mut self.connection;
-        let mut run = || {
+        let run = || {
             // Immediate: the epoch read inside is still the newest when the change commits.
             let begin = TransactionBehavior::Immediate;
             let transaction = connection.transaction_with_behavior(begin)?;
@@ -84,8 +84,8 @@ struct Head {
 fn read_head(connection: &Connection) -> Result<Head, Failure> {
     let mut statement = connection.prepare_cached("SELECT epoch, sequence, hash FROM head")?;
     Ok(statement.query_row((), |row| {
-        let sequence = Sequence(row.get("sequence")?);
-        Ok(Head { epoch: Epoch(row.get("epoch")?), sequence, hash: row.get("hash")? })
+        let epoch = Epoch(row.get("epoch")?);
+        Ok(Head { epoch, sequence: row::sequence(row)?, hash: row.get("hash")? })
     })?)
 }
 

@@ -1,5 +1,6 @@
 //! Every error a user can see: its code, what it is about, and the exit code it leads to.
 //!
+//! Mistakes inside a configuration (`SB0101` to `SB0149`) are `switchback-config`'s own.
 //! One line here, one page `docs/errors/SBnnnn.md`; a test of the command line compares the two.
 
 use crate::{Problem, exit};
@@ -9,7 +10,7 @@ use crate::{Problem, exit};
 /// 09 internal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Code {
-    /// `SB0101`.
+    /// `SB0201`.
     pub id: &'static str,
     /// What it is about, in a few words.
     pub title: &'static str,
@@ -62,11 +63,11 @@ macro_rules! codes {
 }
 
 codes! {
-    CONFIG_NOT_FOUND "SB0101" CONFIG "no configuration was found";
-    CONFIG_INVALID "SB0102" CONFIG "the configuration has mistakes";
-    CONFIG_UNREADABLE "SB0103" CONFIG "the configuration cannot be read";
-    CONFIG_EXISTS "SB0104" USAGE "there is a configuration already";
-    UNKNOWN_ENVIRONMENT "SB0105" CONFIG "the configuration has no such environment";
+    CONFIG_NOT_FOUND "SB0150" CONFIG "no configuration was found";
+    CONFIG_INVALID "SB0151" CONFIG "the configuration has mistakes";
+    CONFIG_UNREADABLE "SB0152" CONFIG "the configuration cannot be read";
+    CONFIG_EXISTS "SB0153" USAGE "there is a configuration already";
+    UNKNOWN_ENVIRONMENT "SB0154" CONFIG "the configuration has no such environment";
     NOT_RUNNING "SB0201" UNAVAILABLE "the control plane is not running";
     CONNECTION_LOST "SB0202" UNAVAILABLE "the connection to the control plane was lost";
     CONTROL_NOT_STARTED "SB0203" UNAVAILABLE "the control plane did not start";

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use switchback_api::{
     CommandRequest, DeployRequest, DownRequest, LastWords, Problem, RollbackRequest, RolloutDetail,
-    UpRequest,
+    UpRequest, code, exit,
 };
 use switchback_domain::EnvironmentName;
 use switchback_ports::runtime::LogQuery;
@@ -24,7 +24,6 @@ use tokio::task::JoinHandle;
 use crate::Error;
 use crate::calls::{DeployAnswer, Dossier};
 use crate::driver::Handle;
-use crate::problem::{exit, problem};
 use crate::views::parse_id;
 
 /// Rollouts listed when no limit is asked for.
@@ -99,7 +98,9 @@ impl From<Problem> for Refusal {
 
 /// The driver has ended: so will this process.
 pub(crate) fn ending() -> Refusal {
-    Refusal(problem("SB0202", exit::BUSY, "the control plane is ending", "try again in a moment"))
+    Refusal(
+        code::SHUTTING_DOWN.problem("the control plane is ending").hint("try again in a moment"),
+    )
 }
 
 #[derive(Deserialize)]
@@ -204,7 +205,7 @@ async fn detail(
 
 pub(crate) fn rollout_id(text: &str) -> Result<switchback_engine::RolloutId, Refusal> {
     parse_id(text).ok_or_else(|| {
-        let message = format!("{text:?} is no rollout id");
-        Refusal(problem("SB0310", exit::USAGE, message, "ids look like r12"))
+        let problem = code::UNKNOWN_ROLLOUT.problem(format!("{text:?} is no rollout id"));
+        Refusal(problem.hint("ids look like r12"))
     })
 }

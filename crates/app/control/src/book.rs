@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use switchback_api::RolloutEvent;
 use switchback_domain::{Epoch, ServiceKey, Timestamp};
-use switchback_engine::{
-    Event, EventKind, Note, NoteKind, Rejection, RolloutId, Service, step, violations,
-};
+use switchback_engine::{Event, Note, NoteKind, Rejection, RolloutId, Service, step, violations};
 use switchback_ports::Journal;
 use switchback_ports::journal::{self, NewRecord, Record, Sequence};
 use tokio::sync::broadcast;

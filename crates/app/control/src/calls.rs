@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use switchback_api::{
     Accepted, CommandRequest, ControlStatus, DataPlaneStatus, DeployRequest, InstanceStatus,
     Ledger, LedgerEntry, Plan, Problem, RollbackRequest, RolloutEvent, RolloutSummary, Status,
-    UpAnswer, UpRequest,
+    UpAnswer, UpRequest, code,
 };
 use switchback_config::ServiceConfig;
 use switchback_domain::strategy::RolloutPolicy;
@@ -20,7 +20,7 @@ use switchback_ports::runtime::{Instance, ProcessState};
 use crate::book::ApplyError;
 use crate::configuration::policy;
 use crate::driver::{Driver, Message};
-use crate::problem::{exit, from_apply, journal, problem};
+use crate::problem::{from_apply, journal};
 use crate::{clock, views};
 
 /// What `deploy` answers.
@@ -47,8 +47,9 @@ impl Driver {
         let environment = self.environment(ask.environment.clone());
         let service = self.settings.service(&environment, &ask.service)?;
         let version = ask.version.clone().or_else(|| service.version.clone()).ok_or_else(|| {
-            let message = format!("no version was given, and {} has none configured", ask.service);
-            problem("SB0303", exit::USAGE, message, "add --version V")
+            code::NO_VERSION
+                .problem(format!("no version was given, and {} has none configured", ask.service))
+                .hint("add --version V")
         })?;
         let release = self.settings.release(&service, &version)?;
         let policy = policy(&service, &version, ask.strategy, ask.on_busy);
@@ -106,12 +107,7 @@ impl Driver {
             heard.report.listeners.iter().any(|listener| listener.address == route.listen)
         });
         match TcpListener::bind(route.listen) {
-            Err(error) if !ours => Err(problem(
-                "SB0601",
-                exit::REJECTED,
-                format!("cannot listen on {}: {error}", route.listen),
-                "another program has this address; stop it or change `route.listen`",
-            )),
+            Err(error) if !ours => Err(cannot_listen(route.listen, &error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -155,9 +151,9 @@ impl Driver {
             "resume" => Command::Resume { by },
             "abort" => Command::Abort { by, reason },
             other => {
-                let message = format!("there is no command {other}");
-                let hint = "promote, pause, resume, abort and retry are";
-                return Err(problem("SB0201", exit::USAGE, message, hint));
+                return Err(code::USAGE
+                    .problem(format!("there is no command {other}"))
+                    .hint("there are promote, pause, resume, abort and retry"));
             }
         };
         let event = EventKind::Commanded(command);
@@ -169,8 +165,9 @@ impl Driver {
     fn retry(&mut self, service: &Service, id: RolloutId, by: String) -> Result<Accepted, Problem> {
         let ended = service.ended.iter().find(|ended| ended.rollout.request.id == id);
         let asked = ended.map(|ended| ended.rollout.request.clone()).ok_or_else(|| {
-            let message = format!("rollout {id} has not ended");
-            problem("SB0308", exit::REJECTED, message, "only an ended rollout can be tried again")
+            code::NOT_IN_THIS_PHASE
+                .problem(format!("rollout {id} has not ended"))
+                .hint("only an ended rollout can be tried again")
         })?;
         let request = self.new_request(asked.kind, asked.release, asked.policy, by);
         let request = Request { accept_no_rollback: asked.accept_no_rollback, ..request };
@@ -181,8 +178,9 @@ impl Driver {
         let environment = self.environment(ask.environment.clone());
         let key = ServiceKey::new(environment, ask.service.clone());
         let service = self.book.services().get(&key).cloned().ok_or_else(|| {
-            let message = format!("{key} was never deployed");
-            problem("SB0301", exit::USAGE, message, "`switchback status` shows what was")
+            code::NOTHING_TO_ROLL_BACK_TO
+                .problem(format!("{key} was never deployed"))
+                .hint("`switchback status` shows what was")
         })?;
         let running = service.rollout.as_ref().filter(|rollout| !rollout.promoted);
         if let Some(rollout) = running
@@ -194,9 +192,12 @@ impl Driver {
         }
         let target = service.revision_to_restore(ask.revision).cloned().ok_or_else(|| {
             let kept: Vec<_> = service.revisions.iter().map(|r| r.number.to_string()).collect();
-            let hint = format!("kept revisions: {}", kept.join(", "));
-            let message = format!("{key} has no such revision to go back to");
-            problem("SB0309", exit::USAGE, message, &hint)
+            let kind = match ask.revision {
+                Some(_) => code::UNKNOWN_REVISION,
+                None => code::NOTHING_TO_ROLL_BACK_TO,
+            };
+            kind.problem(format!("{key} has no such revision to go back to"))
+                .hint(format!("kept revisions: {}", kept.join(", ")))
         })?;
         let restored = service.releases.get(&target.release).cloned();
         let present = service.stable().and_then(|stable| service.releases.get(&stable.release));
@@ -440,13 +441,24 @@ impl Driver {
 }
 
 fn unknown_rollout(id: RolloutId) -> Problem {
-    let message = format!("there is no rollout {id}");
-    problem("SB0310", exit::USAGE, message, "`switchback history` shows those there are")
+    code::UNKNOWN_ROLLOUT
+        .problem(format!("there is no rollout {id}"))
+        .hint("`switchback history` shows those there are")
 }
 
 fn unknown_release(key: &ServiceKey) -> Problem {
-    let message = format!("the release of {key} is not kept any more");
-    problem("SB0309", exit::USAGE, message, "`revision_history_limit` says how many are kept")
+    code::UNKNOWN_REVISION
+        .problem(format!("the release of {key} is not kept any more"))
+        .hint("`revision_history_limit` says how many are kept")
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Problem {
+    let kind = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => code::LISTEN_PERMISSION,
+        _ => code::LISTEN_IN_USE,
+    };
+    kind.problem(format!("cannot listen on {address}: {error}"))
+        .hint("stop the program that has this address, or change `route.listen`")
 }
 
 fn way_back(service: &Service, policy: &RolloutPolicy) -> Vec<String> {

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use switchback_api::Problem;
+use switchback_api::{Problem, code};
 use switchback_config::{Diagnostics, Document, ServiceConfig};
 use switchback_domain::strategy::{RolloutPolicy, StrategyKind};
 use switchback_domain::{EnvironmentName, ProjectName, Release, ServiceName, Version};
 
-use crate::problem::{exit, problem};
 use crate::{Error, Options};
 
 /// The largest file that goes into a release: it is kept in the journal.
@@ -49,9 +48,9 @@ impl Settings {
         let document = read(&self.config)?;
         let found = document.environment(environment).map_err(|_| {
             let known: Vec<_> = document.environments().map(ToString::to_string).collect();
-            let hint = format!("the configuration has {}", known.join(", "));
-            let message = format!("there is no environment {environment}");
-            problem("SB0302", exit::USAGE, message, &hint)
+            code::UNKNOWN_ENVIRONMENT
+                .problem(format!("there is no environment {environment}"))
+                .hint(format!("the configuration has {}", known.join(", ")))
         })?;
         Ok(found.services.clone())
     }
@@ -65,8 +64,9 @@ impl Settings {
         let services = self.services(environment)?;
         let known: Vec<_> = services.iter().map(|service| service.name.to_string()).collect();
         services.into_iter().find(|service| service.name == *name).ok_or_else(|| {
-            let hint = format!("{environment} has {}", known.join(", "));
-            problem("SB0301", exit::USAGE, format!("there is no service {name}"), &hint)
+            code::UNKNOWN_SERVICE
+                .problem(format!("there is no service {name}"))
+                .hint(format!("{environment} has {}", known.join(", ")))
         })
     }
 
@@ -82,19 +82,15 @@ impl Settings {
         for source in service.config_sources(version) {
             let content = content(&base.join(&source.source)).map_err(|why| {
                 let place = format!("{}:{}:{}", self.config.display(), source.line, source.column);
-                let message = format!("{place}: cannot use {}: {why}", source.source);
-                problem(
-                    "SB0102",
-                    exit::CONFIG,
-                    message,
-                    "paths are relative to the configuration file",
-                )
+                code::CONFIG_UNREADABLE
+                    .problem(format!("{place}: cannot use {}: {why}", source.source))
+                    .hint("paths are relative to the configuration file")
             })?;
             contents.insert(source.source, content);
         }
         service
             .release(version, &base.to_string_lossy(), &contents)
-            .map_err(|error| problem("SB0102", exit::CONFIG, error.to_string(), ""))
+            .map_err(|error| code::CONFIG_UNREADABLE.problem(error.to_string()))
     }
 }
 
@@ -109,8 +105,9 @@ fn content(path: &Path) -> Result<String, String> {
 fn read(path: &Path) -> Result<Document, Problem> {
     let shown = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        let message = format!("cannot read {}: {error}", path.display());
-        problem("SB0102", exit::CONFIG, message, "`switchback init` writes a first one")
+        code::CONFIG_UNREADABLE
+            .problem(format!("cannot read {}: {error}", path.display()))
+            .hint("`switchback init` writes a first one")
     })?;
     switchback_config::parse(&text, &shown).map_err(|mistakes| mistakes_problem(&mistakes))
 }
@@ -121,9 +118,7 @@ fn mistakes_problem(mistakes: &Diagnostics) -> Problem {
         count => format!("the configuration has {count} mistakes"),
     };
     let details = mistakes.as_slice().iter().map(ToString::to_string).collect();
-    let mut problem = problem("SB0101", exit::CONFIG, message, "`switchback lint` shows them");
-    problem.details = details;
-    problem
+    code::CONFIG_INVALID.problem(message).hint("`switchback lint` shows them").details(details)
 }
 
 /// The policy for a rollout with what the request asks for instead.

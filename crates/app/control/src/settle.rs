@@ -9,7 +9,7 @@ use switchback_domain::strategy::Hook;
 use switchback_domain::template::{Variables, render};
 use switchback_domain::{InstanceHealth, InstanceId, ReleaseId, ServiceKey, Timestamp};
 use switchback_engine::{
-    Counts, Effect, Event, EventKind, Rejection, Rollout, RolloutId, Service, outstanding,
+    Counts, Effect, Event, EventKind, Rollout, RolloutId, Service, outstanding,
 };
 use switchback_ports::journal;
 use switchback_ports::runtime::{Instance, InstanceSpec};

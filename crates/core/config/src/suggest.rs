@@ -16,7 +16,7 @@ pub(crate) fn nearest<'c>(
 }
 
 /// ``did you mean `x`?``, or the list of what is known.
-pub(crate) fn hint<'c>(word: &str, known: &[&'c str], what: &str) -> String {
+pub(crate) fn hint(word: &str, known: &[&str], what: &str) -> String {
     match nearest(word, known.iter().copied()) {
         Some(candidate) => format!("did you mean `{candidate}`?"),
         None => format!("{what}: {}", known.join(", ")),

@@ -154,15 +154,20 @@ pub(crate) fn wakeup(rollout: &Rollout) -> Option<Timestamp> {
                 (!rollout.passed).then(|| rollout.entered_at + policy.scale_down_delay)
             }
             PlanStep::Approve => None,
-            PlanStep::Promote if !policy.auto_promote && !rollout.approved => None,
+            PlanStep::Promote if !rollout.may_promote() => None,
             PlanStep::Analysis(analysis) => {
                 Some(rollout.entered_at + analysis.duration + policy.progress_deadline)
             }
             PlanStep::Smoke(hook) | PlanStep::Hook(hook) => {
                 Some(rollout.entered_at + hook.timeout + policy.progress_deadline)
             }
+            // Old instances may take as long as they are allowed to for ending their requests.
+            PlanStep::Scale { baseline: Some(_), .. } => {
+                let ending = policy.drain_timeout + rollout.request.release.workload.stop_timeout;
+                Some(rollout.progress_at + policy.progress_deadline + ending)
+            }
             PlanStep::VerifyWayBack
-            | PlanStep::Scale { .. }
+            | PlanStep::Scale { baseline: None, .. }
             | PlanStep::SetWeight(_)
             | PlanStep::Promote => Some(rollout.progress_at + policy.progress_deadline),
         },

@@ -44,6 +44,7 @@ pub fn violations(service: &Service) -> Vec<Violation> {
             4,
             "the baseline is gone before the promotion",
         );
+        check(baseline != Some(rollout.candidate()), 4, "a release is its own baseline");
         check(rollout.cause.is_some() || rollout.is_forward(), 10, "taken back without a cause");
         check(
             !matches!(rollout.phase, Phase::Promoting) || rollout.cause.is_none(),

@@ -68,6 +68,7 @@ pub fn plan(policy: &RolloutPolicy, kind: RequestKind, baseline: Option<u32>) ->
             ladder.extend(policy.steps.iter().flat_map(|step| translate(step, replicas)));
         }
     }
+    end_with_all(&mut ladder, policy);
     check_before_traffic(&mut ladder, smoke);
     ladder.extend([PlanStep::Promote, PlanStep::DrainBaseline]);
     ladder
@@ -75,6 +76,15 @@ pub fn plan(policy: &RolloutPolicy, kind: RequestKind, baseline: Option<u32>) ->
 
 fn full(policy: &RolloutPolicy) -> PlanStep {
     PlanStep::Scale { candidate: policy.replicas, baseline: None }
+}
+
+/// Whatever the user's steps are, the promotion finds the candidate at full strength with all
+/// traffic.
+fn end_with_all(ladder: &mut Vec<PlanStep>, policy: &RolloutPolicy) {
+    let last = ladder.iter().rev().find(|step| matches!(step, PlanStep::SetWeight(_)));
+    if last != Some(&PlanStep::SetWeight(Weight::ALL)) {
+        ladder.extend([full(policy), PlanStep::SetWeight(Weight::ALL)]);
+    }
 }
 
 /// Smoke tests run once, right before the first traffic.
@@ -117,7 +127,7 @@ fn after_the_shift(step: &Step) -> Option<PlanStep> {
 /// last old ones stay until the promotion.
 fn rolling(policy: &RolloutPolicy, present: u32) -> Vec<PlanStep> {
     let replicas = policy.replicas;
-    let surge = policy.max_surge.max(u32::from(policy.max_unavailable == 0));
+    let surge = surge(policy);
     let available = replicas.saturating_sub(policy.max_unavailable);
     let (mut steps, mut old, mut new) = (Vec::new(), present, 0);
     while new < replicas {
@@ -126,7 +136,9 @@ fn rolling(policy: &RolloutPolicy, present: u32) -> Vec<PlanStep> {
             new = room.min(replicas);
             steps.push(PlanStep::Scale { candidate: new, baseline: None });
         }
-        let old_next = available.saturating_sub(new).min(old);
+        // Nothing new is ready yet: somebody has to serve.
+        let serving = u32::from(new == 0);
+        let old_next = available.saturating_sub(new).max(serving).min(old);
         if new > 0 {
             steps.push(PlanStep::SetWeight(Weight::ratio(new, new + old_next)));
         }
@@ -142,6 +154,11 @@ fn rolling(policy: &RolloutPolicy, present: u32) -> Vec<PlanStep> {
         steps.push(PlanStep::SetWeight(Weight::ALL));
     }
     steps
+}
+
+/// A single replica cannot be replaced without a second one beside it.
+fn surge(policy: &RolloutPolicy) -> u32 {
+    policy.max_surge.max(u32::from(policy.max_unavailable == 0 || policy.replicas == 1))
 }
 
 #[cfg(test)]
@@ -192,7 +209,7 @@ mod tests {
     }
 
     fn check_rolling(policy: &RolloutPolicy, ladder: &[PlanStep]) {
-        let surge = policy.max_surge.max(u32::from(policy.max_unavailable == 0));
+        let surge = surge(policy);
         let (mut old, mut new, mut weight) = (policy.replicas, 0, Weight::ZERO);
         for step in ladder {
             match step {

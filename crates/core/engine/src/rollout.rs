@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use switchback_domain::strategy::RolloutPolicy;
-use switchback_domain::{Release, ReleaseId, Timestamp, Verdict, Version};
+use switchback_domain::{InstanceReport, Release, ReleaseId, Timestamp, Verdict, Version};
 
 use crate::event::Counts;
 use crate::plan::PlanStep;
@@ -135,6 +135,7 @@ pub struct Paused {
 }
 
 /// A running rollout.
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts, each named")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// What was asked for.
@@ -153,10 +154,15 @@ pub struct Rollout {
     pub entered_at: Timestamp,
     /// When something last moved: deadlines count from here.
     pub progress_at: Timestamp,
+    /// The most instances that were ready at once since the step began (of the candidate; of the
+    /// baseline on the way back). Only more than that is progress: one that comes and goes is not.
+    pub reached: u32,
     /// An operator's word for the step at `position` was given.
     pub approved: bool,
     /// The hook of the step at `position` passed, or the way back was verified.
     pub passed: bool,
+    /// `promote --full` was said: the promotion needs no further word.
+    pub full: bool,
     /// Set while nothing may go forward.
     pub paused: Option<Paused>,
     /// Why it is being taken back.
@@ -167,6 +173,9 @@ pub struct Rollout {
     pub verdict: Option<Verdict>,
     /// What the candidate has answered so far.
     pub counts: Counts,
+    /// The candidate's instances as they were when it was decided to take it back.
+    #[serde(default)]
+    pub last_seen: Vec<InstanceReport>,
 }
 
 impl Rollout {
@@ -178,6 +187,16 @@ impl Rollout {
     /// The step that runs; `None` when the plan is done or abandoned.
     pub fn current(&self) -> Option<&PlanStep> {
         self.is_forward().then(|| self.plan.get(self.position)).flatten()
+    }
+
+    /// The phase in which it is taken back.
+    pub(crate) fn way_back(&self) -> Phase {
+        if self.baseline.is_some() { Phase::RollingBack } else { Phase::Withdrawing }
+    }
+
+    /// Whether nobody has to be asked before the promotion.
+    pub fn may_promote(&self) -> bool {
+        self.request.policy.auto_promote || self.approved || self.full
     }
 
     /// Whether it still goes forward, rather than back.

@@ -72,6 +72,11 @@ impl Pool {
         u32::try_from(matching.count()).unwrap_or(u32::MAX)
     }
 
+    /// How many there are above what is wanted, stopping ones included.
+    pub(crate) fn surplus(&self) -> u32 {
+        self.present().saturating_sub(self.desired)
+    }
+
     /// How many are there at all, stopping ones included.
     pub fn present(&self) -> u32 {
         u32::try_from(self.instances.len()).unwrap_or(u32::MAX)

@@ -1,6 +1,6 @@
 //! One step of the machine: apply the event, then go as far as the new facts allow.
 //!
-//! `request` takes in new rollouts and commands, `forward` climbs the plan, `backward` is the way
+//! `command` takes in new rollouts and commands, `forward` climbs the plan, `backward` is the way
 //! back, a path of its own.
 
 mod backward;
@@ -79,7 +79,9 @@ impl Work {
         loop {
             let moved = match &self.service.rollout {
                 None => self.start_next(),
-                Some(rollout) if rollout.is_forward() => self.fail_if_due() || self.advance(),
+                Some(rollout) if rollout.is_forward() => {
+                    self.fail_if_broken() || self.advance() || self.fail_if_due()
+                }
                 Some(_) => self.retreat(),
             };
             if !moved {
@@ -93,7 +95,12 @@ impl Work {
             return false;
         }
         let request = self.service.queue.remove(0);
-        self.start(request);
+        let stable = self.service.stable().map(|stable| &stable.release);
+        if stable == Some(&request.release.id) {
+            self.end_unstarted(request);
+        } else {
+            self.start(request);
+        }
         true
     }
 

@@ -14,7 +14,10 @@ pub enum Invalid {
     #[error("version {} of {} is listed twice", .0.release, .0.service)]
     DuplicateArm(ArmId),
     /// One address, host and path, two answers.
-    #[error("{first} and {second} both want {listen}, host {host}, path {path_prefix}")]
+    #[error(
+        "{} and {} both want {listen}, host {host}, path {path_prefix}",
+        services[0], services[1]
+    )]
     DuplicateRoute {
         /// Where.
         listen: SocketAddr,
@@ -22,10 +25,8 @@ pub enum Invalid {
         host: String,
         /// Which path.
         path_prefix: String,
-        /// Who came first.
-        first: ServiceKey,
-        /// Who came second.
-        second: ServiceKey,
+        /// Who came first and who second.
+        services: Box<[ServiceKey; 2]>,
     },
     /// A split gives a share to a version that is not in the table.
     #[error("the split of {} names version {}, which the table does not list", .0.service, .0.release)]
@@ -65,8 +66,7 @@ impl Table {
                         listen: route.listen,
                         host: host.to_owned(),
                         path_prefix: path_prefix.to_owned(),
-                        first: first.clone(),
-                        second: route.service.clone(),
+                        services: Box::new([first.clone(), route.service.clone()]),
                     });
                 }
             }

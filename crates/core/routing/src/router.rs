@@ -37,7 +37,7 @@ impl RouteEntry {
     /// no split.
     pub fn choose(&self, coin: u16) -> Option<usize> {
         let below = |(end, _): &&(u16, usize)| coin < *end;
-        self.shares.iter().find(below).or(self.shares.last()).map(|(_, arm)| *arm)
+        self.shares.iter().find(below).or_else(|| self.shares.last()).map(|(_, arm)| *arm)
     }
 }
 

@@ -1,4 +1,4 @@
-//! From SQLite's errors to the journal's: is it full, is it damaged, or did it just fail.
+//! From `SQLite`'s errors to the journal's: is it full, is it damaged, or did it just fail.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::file::{self, JournalFile};
 pub(super) enum Failure {
     /// Decided by the journal itself.
     Journal(Error),
-    /// SQLite's words.
+    /// `SQLite`'s words.
     Sqlite(rusqlite::Error),
 }
 

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What a probe for room asks for: more than one append takes, little enough to be there unless
 /// the disk is full.
@@ -20,10 +21,14 @@ pub(super) struct JournalFile {
 
 impl JournalFile {
     /// Creates the file, for its owner only, unless it exists.
+    ///
+    /// A file that exists is not opened here: closing it again would drop the locks that `SQLite`
+    /// holds on it elsewhere in this process.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let metadata = options.open(path)?.metadata()?;
+        if !path.try_exists()? {
+            create(path)?;
+        }
+        let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
@@ -37,7 +42,7 @@ impl JournalFile {
         File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
     }
 
-    /// Fails when the file was removed or replaced: SQLite would go on writing to a file that
+    /// Fails when the file was removed or replaced: `SQLite` would go on writing to a file that
     /// nobody will ever find again.
     pub(super) fn check_in_place(&self) -> io::Result<()> {
         let metadata = std::fs::metadata(&self.path)?;
@@ -47,7 +52,7 @@ impl JournalFile {
         Err(io::Error::other("its file was replaced while it was open"))
     }
 
-    /// Whether a failed write failed for lack of room. SQLite does not say: a quota or a file size
+    /// Whether a failed write failed for lack of room. `SQLite` does not say: a quota or a file size
     /// limit is any I/O error to it. So write as far out as the journal reaches, and see.
     pub(super) fn lacks_room(&self) -> bool {
         let probe = self.beside("-room");
@@ -62,15 +67,35 @@ impl JournalFile {
         let end = length(&self.path).max(length(&self.beside("-wal")));
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(probe)?;
-        file.write_all_at(&[1; ROOM_BYTES], end)?;
+        file.write_all_at(&vec![1; ROOM_BYTES], end)?;
         file.sync_all()
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(suffix);
-        name.into()
+        beside(&self.path, suffix)
     }
+}
+
+/// Creates an empty file under another name and gives it its own when it is closed, so that
+/// nobody can have locked it in between. Somebody else's file of that name stays.
+fn create(path: &Path) -> io::Result<()> {
+    static CREATED: AtomicU32 = AtomicU32::new(0);
+    let number = CREATED.fetch_add(1, Ordering::Relaxed);
+    let new = beside(path, &format!("-new-{}-{number}", std::process::id()));
+    let _ = std::fs::remove_file(&new);
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let linked = std::fs::hard_link(&new, path);
+    std::fs::remove_file(&new)?;
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_path_buf().into_os_string();
+    name.push(suffix);
+    name.into()
 }
 
 /// Whether an I/O error says that there is no room: disk, quota or file size limit.

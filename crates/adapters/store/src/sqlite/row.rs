@@ -7,9 +7,16 @@ use switchback_ports::journal::{NewRecord, Record, Sequence, Snapshot, chain};
 
 use super::failure::Failure;
 
-/// A place as SQLite stores it; those that no journal reaches are one.
+/// A place as `SQLite` stores it; those that no journal reaches are one.
 pub(super) fn integer(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
+}
+
+/// The place in a row; a negative one was not written by a journal.
+pub(super) fn sequence(row: &Row<'_>) -> rusqlite::Result<Sequence> {
+    let stored: i64 = row.get("sequence")?;
+    let place = u64::try_from(stored);
+    place.map(Sequence).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, stored))
 }
 
 pub(super) fn insert_record(
@@ -58,7 +65,7 @@ pub(super) fn replace_snapshot(
 
 pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
-        sequence: Sequence(row.get("sequence")?),
+        sequence: sequence(row)?,
         epoch: Epoch(row.get("epoch")?),
         content: NewRecord {
             scope: row.get("scope")?,
@@ -119,7 +126,7 @@ pub(super) fn read_snapshots(connection: &Connection) -> Result<Vec<Snapshot>, F
     while let Some(row) = rows.next()? {
         let snapshot = Snapshot {
             scope: row.get("scope")?,
-            sequence: Sequence(row.get("sequence")?),
+            sequence: sequence(row)?,
             version: row.get("version")?,
             body: row.get("body")?,
         };

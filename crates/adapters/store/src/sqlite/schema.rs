@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use switchback_ports::journal::Error;
 
 use super::failure::Failure;
@@ -12,11 +12,15 @@ use super::failure::Failure;
 /// that brings the older ones here.
 pub(super) const VERSION: u32 = 1;
 
-/// `SWBJ`: tells a journal from any other SQLite file.
+/// `SWBJ`: tells a journal from any other `SQLite` file.
 const APPLICATION_ID: u32 = 0x5357_424A;
 
 /// How long a writer waits for another one to finish.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Together as long as [`BUSY_TIMEOUT`].
+const SWITCH_ATTEMPTS_MAX: u32 = 500;
+const SWITCH_PAUSE: Duration = Duration::from_millis(10);
 
 /// To what the write-ahead log is cut back once its content is in the main file.
 const WAL_BYTES_KEPT: u32 = 4 << 20;
@@ -84,9 +88,7 @@ fn check_format(connection: &Connection) -> Result<bool, Failure> {
 }
 
 fn set_up(connection: &Connection, bytes_max: u64) -> Result<(), Failure> {
-    let mode: String = connection
-        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
-    if mode != "wal" {
+    if switch_to_log(connection)? != "wal" {
         let why = "its file system cannot share memory, which the write-ahead log needs";
         return Err(Error::failed("open", why).into());
     }
@@ -95,10 +97,26 @@ fn set_up(connection: &Connection, bytes_max: u64) -> Result<(), Failure> {
     connection.pragma_update(None, "trusted_schema", "off")?;
     connection.pragma_update(None, "cell_size_check", "on")?;
     connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
-    let page: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-    let pages = u32::try_from(bytes_max / page.max(1)).unwrap_or(u32::MAX - 1).max(1);
+    let page: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let pages = u32::try_from(bytes_max / u64::from(page.max(1))).unwrap_or(u32::MAX - 1).max(1);
     connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
     Ok(())
+}
+
+/// Switches to the write-ahead log and returns the mode. Here, other than everywhere else, `SQLite`
+/// does not wait for others who open the same new file.
+fn switch_to_log(connection: &Connection) -> rusqlite::Result<String> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let mode =
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
+        let code = mode.as_ref().err().and_then(rusqlite::Error::sqlite_error_code);
+        if code != Some(ErrorCode::DatabaseBusy) || attempts == SWITCH_ATTEMPTS_MAX {
+            return mode;
+        }
+        std::thread::sleep(SWITCH_PAUSE);
+    }
 }
 
 fn create_once(connection: &mut Connection) -> Result<(), Failure> {

@@ -9,12 +9,14 @@ use super::{Head, read_head, row};
 
 /// Checks that the last record is the one that was written last: cheap, for every start.
 pub(super) fn check_end(connection: &Connection) -> Result<(), Failure> {
-    let head = read_head(connection)?;
+    // One view of both, whatever is appended meanwhile.
+    let view = connection.unchecked_transaction()?;
+    let head = read_head(&view)?;
     let sql = "SELECT sequence, hash FROM record ORDER BY sequence DESC LIMIT 1";
-    let mut statement = connection.prepare(sql)?;
+    let mut statement = view.prepare(sql)?;
     let mut rows = statement.query(())?;
     let last = match rows.next()? {
-        Some(row) => (Sequence(row.get("sequence")?), row.get("hash")?),
+        Some(row) => (row::sequence(row)?, row.get("hash")?),
         None => (Sequence(0), chain::GENESIS.to_owned()),
     };
     compare_end(&head, &last)
@@ -57,8 +59,7 @@ fn check_chain(connection: &Connection, last: &mut (Sequence, String)) -> Result
 fn check_rest(connection: &Connection, last: &(Sequence, String)) -> Result<(), Failure> {
     compare_end(&read_head(connection)?, last)?;
     row::read_snapshots(connection)?;
-    let found: String =
-        connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
+    let found: String = connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
     if found == "ok" { Ok(()) } else { Err(Failure::damaged(last.0, found)) }
 }
 

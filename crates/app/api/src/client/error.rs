@@ -105,3 +105,43 @@ impl Error {
         self.code().problem(self.to_string()).hint(hint).details(details)
     }
 }
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        error.into_problem()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit;
+
+    #[test]
+    fn a_refused_connection_is_sorted_by_its_reason() {
+        let sorted = |kind: io::ErrorKind| {
+            let error = Error::connect(Path::new("/s"), io::Error::from(kind));
+            (error.is_passing(), error.into_problem().code)
+        };
+        assert_eq!(sorted(io::ErrorKind::NotFound), (true, "SB0201".to_owned()));
+        assert_eq!(sorted(io::ErrorKind::ConnectionRefused), (true, "SB0201".to_owned()));
+        assert_eq!(sorted(io::ErrorKind::PermissionDenied), (false, "SB0204".to_owned()));
+        assert_eq!(sorted(io::ErrorKind::OutOfMemory), (true, "SB0202".to_owned()));
+    }
+
+    #[test]
+    fn causes_are_listed_once() {
+        let source = io::Error::other("no more descriptors");
+        let problem = Error::connect(Path::new("/s"), source).into_problem();
+        assert_eq!(problem.message, "cannot connect to /s");
+        assert_eq!(problem.details, ["no more descriptors"]);
+        assert_eq!(problem.exit_code, exit::UNAVAILABLE);
+    }
+
+    #[test]
+    fn only_a_control_plane_that_goes_down_is_worth_waiting_for() {
+        let said = |code: Code| Error::Problem(Box::new(code.problem("no")));
+        assert!(said(code::SHUTTING_DOWN).is_passing());
+        assert!(!said(code::UNKNOWN_ROLLOUT).is_passing());
+    }
+}

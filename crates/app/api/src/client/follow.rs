@@ -12,6 +12,8 @@ pub const RECONNECT_FOR_MAX: Duration = Duration::from_mins(1);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause before connecting again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The kind of the last event of a rollout.
+const ENDED: &str = "ended";
 
 /// What following brings.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +36,8 @@ pub struct Follow {
     /// The last journaled event that was passed on.
     after: u64,
     stream: Option<EventStream>,
+    /// An event that is told after [`Progress::Back`].
+    pending: Option<RolloutEvent>,
     ended: bool,
     /// Time paused since the last event, and the next pause; `None` while connected.
     away: Option<Away>,
@@ -49,8 +53,16 @@ struct Away {
 
 impl Follow {
     pub(super) fn new(client: Client, rollout: String) -> Self {
-        let reconnect_for = RECONNECT_FOR_MAX;
-        Self { client, rollout, after: 0, stream: None, ended: false, away: None, reconnect_for }
+        Self {
+            client,
+            rollout,
+            after: 0,
+            stream: None,
+            pending: None,
+            ended: false,
+            away: None,
+            reconnect_for: RECONNECT_FOR_MAX,
+        }
     }
 
     /// Skips what happened up to a sequence number.
@@ -92,27 +104,40 @@ impl Follow {
 
     /// Connects, or takes the next event; `None` when there is nothing to tell.
     async fn step(&mut self) -> Result<Option<Progress>, Error> {
+        if let Some(event) = self.pending.take() {
+            return Ok(Some(self.pass_on(event)));
+        }
         let Some(stream) = &mut self.stream else {
             self.stream = Some(self.client.events(&self.rollout, self.after).await?);
             return Ok(None);
         };
-        let Some(event) = stream.next().await? else {
-            // The end is only the end when the last event said so.
-            return Err(Error::Broken("the stream ended before the rollout did".into()));
-        };
+        let Some(event) = stream.next().await? else { return self.end_of_stream().await };
         // Progress that is not journaled carries sequence 0 and is always new.
-        let seen = event.sequence != 0 && event.sequence <= self.after;
-        if seen {
+        if event.sequence != 0 && event.sequence <= self.after {
             return Ok(None);
         }
-        self.after = self.after.max(event.sequence);
-        self.ended = event.summary.outcome.is_some();
-        if self.away.take().is_some() && !self.ended {
-            // The event is told next: put it where a fresh stream would bring it.
-            stream.put_back(event);
-            self.after = self.after.saturating_sub(1);
+        if self.away.take().is_some() {
+            self.pending = Some(event);
             return Ok(Some(Progress::Back));
         }
-        Ok(Some(Progress::Event(Box::new(event))))
+        Ok(Some(self.pass_on(event)))
+    }
+
+    fn pass_on(&mut self, event: RolloutEvent) -> Progress {
+        self.after = self.after.max(event.sequence);
+        self.ended = event.kind == ENDED;
+        Progress::Event(Box::new(event))
+    }
+
+    /// The end of the stream is the rollout's end only when the rollout says so itself: a control
+    /// plane that stops in good order ends its streams too.
+    async fn end_of_stream(&mut self) -> Result<Option<Progress>, Error> {
+        self.stream = None;
+        let detail = self.client.rollout(&self.rollout).await?;
+        if detail.summary.outcome.is_none() {
+            return Err(Error::Broken("the stream ended before the rollout did".into()));
+        }
+        self.ended = true;
+        Ok(Some(Progress::Ended))
     }
 }

@@ -27,7 +27,13 @@ pub(crate) fn load(text: &str, reader: &mut Reader) -> Option<Node> {
         reader.report_at(start, "", Code::Limit, message, "keep data out of the configuration");
         return None;
     }
-    let mut loader = Loader { reader, frames: Vec::new(), anchors: BTreeMap::new(), root: None, nodes: 0 };
+    let mut loader = Loader {
+        reader: &mut *reader,
+        frames: Vec::new(),
+        anchors: BTreeMap::new(),
+        root: None,
+        nodes: 0,
+    };
     let mut documents = 0;
     let mut parser = Parser::new_from_str(text);
     while let Some(next) = parser.next_event() {
@@ -63,8 +69,21 @@ fn place_of(marker: &Marker) -> Place {
     Place { line: saturate(marker.line().max(1)), column: saturate(marker.col() + 1) }
 }
 
+/// What is only noticed at the end of the file is shown at the end of its last line.
+fn within(text: &str, place: Place) -> Place {
+    let written = text.trim_end();
+    let written = written.replace("\r\n", "\n").replace('\r', "\n");
+    let saturate = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let last = saturate(written.matches('\n').count() + 1);
+    if place.line <= last {
+        return place;
+    }
+    let line = written.rsplit('\n').next().unwrap_or_default();
+    Place { line: last, column: saturate(line.chars().count() + 1) }
+}
+
 fn report_syntax(text: &str, error: &ScanError, reader: &mut Reader) {
-    let place = place_of(error.marker());
+    let place = within(text, place_of(error.marker()));
     let at = usize::try_from(place.line).unwrap_or(usize::MAX);
     // The scanner may notice a tab only on the line after it.
     let nearby = text.lines().enumerate().skip(at.saturating_sub(2)).take(2);
@@ -82,10 +101,15 @@ fn report_syntax(text: &str, error: &ScanError, reader: &mut Reader) {
         return;
     }
     let message = format!("not valid YAML: {}", error.info());
-    reader.report_at(place, "", Code::Syntax, message, syntax_hint(error.info()));
+    let line = text.lines().nth(at.saturating_sub(1)).unwrap_or_default();
+    reader.report_at(place, "", Code::Syntax, message, syntax_hint(error.info(), line));
 }
 
-fn syntax_hint(info: &str) -> &'static str {
+fn syntax_hint(info: &str, line: &str) -> &'static str {
+    if line.contains("{{") {
+        return "put quotes around text with `{{...}}`: inside of `[ ]` and `{ }` and at the start \
+                of a value, YAML takes braces for its own";
+    }
     if info.contains("anchor") {
         return "an alias `*name` needs an anchor `&name` before it";
     }
@@ -121,7 +145,16 @@ enum Kind {
 struct Pending {
     key: String,
     place: Place,
-    is_merge: bool,
+    role: Role,
+}
+
+/// What becomes of a key's value.
+enum Role {
+    Own,
+    /// Its entries are brought in (`<<`).
+    Merge,
+    /// The key is there already, which was reported; the value is dropped.
+    Repeated,
 }
 
 struct Loader<'r> {
@@ -190,7 +223,7 @@ impl Loader<'_> {
         if self.awaits_key() {
             let path = self.next_path();
             let message = "a map or a list cannot be a key";
-            let hint = "quote text that starts with `{`, `[` or `?`";
+            let hint = "quote text that starts with `{`, `[` or `?`, such as `\"{{port}}\"`";
             self.reader.report_at(place, &path, Code::Structure, message, hint);
             return None;
         }
@@ -267,31 +300,28 @@ impl Loader<'_> {
             None => self.root = Some(node),
             Some(Kind::List(items)) => items.push(node),
             Some(Kind::Map { entries, pending, merged }) => match pending.take() {
-                Some(key) if key.is_merge => merged.push(node),
-                Some(Pending { key, .. }) => entries.push(Entry { key, value: node }),
-                None => {}
+                Some(Pending { key, role: Role::Own, .. }) => {
+                    entries.push(Entry { key, value: node });
+                }
+                Some(Pending { role: Role::Merge, .. }) => merged.push(node),
+                Some(Pending { role: Role::Repeated, .. }) | None => {}
             },
-        }
-        // A repeated key was reported when it was read; its value is dropped here.
-        if let Some(Frame { kind: Kind::Map { entries, .. }, .. }) = self.frames.last_mut()
-            && let Some((last, earlier)) = entries.split_last()
-            && earlier.iter().any(|entry| entry.key == last.key)
-        {
-            entries.pop();
         }
     }
 
     fn take_key(&mut self, key: String, plain: bool, place: Place) {
         let Some(frame) = self.frames.last_mut() else { return };
         let Kind::Map { entries, pending, .. } = &mut frame.kind else { return };
-        let first = entries.iter().find(|entry| entry.key == key);
-        if let Some(first) = first.map(|entry| entry.value.key_place) {
+        let mut role = if plain && key == "<<" { Role::Merge } else { Role::Own };
+        if let Some(first) = entries.iter().find(|entry| entry.key == key) {
             let path = below(&frame.path, &key);
-            let message = format!("`{key}` appears twice; the first is on line {}", first.line);
+            let line = first.value.key_place.line;
+            let message = format!("`{key}` appears twice; the first is on line {line}");
             let hint = "keep one of the two";
             self.reader.report_at(place, &path, Code::DuplicateKey, message, hint);
+            role = Role::Repeated;
         }
-        *pending = Some(Pending { is_merge: plain && key == "<<", key, place });
+        *pending = Some(Pending { key, place, role });
     }
 
     fn awaits_key(&self) -> bool {
@@ -316,7 +346,7 @@ impl Loader<'_> {
     }
 
     fn count(&mut self, size: usize, depth: usize, place: Place) -> Option<()> {
-        self.nodes += size;
+        self.nodes += 1;
         let message = if self.frames.len() + depth > DEPTH_MAX {
             format!("nests more than {DEPTH_MAX} levels deep")
         } else if self.nodes > NODES_MAX {

@@ -5,15 +5,9 @@ use super::{Entry, Node, Value};
 /// Keys that say the same thing in different ways, by the key of the map they stand in. An overlay
 /// that uses one of them means it instead of the others.
 const ALTERNATIVES: [(&[&str], &[&[&str]]); 3] = [
-    (
-        &["health_check", "startup", "liveness", "readiness"],
-        &[&["path"], &["tcp"], &["command"]],
-    ),
+    (&["health_check", "startup", "liveness", "readiness"], &[&["path"], &["tcp"], &["command"]]),
     (&["route"], &[&["host"], &["hosts"]]),
-    (
-        &["strategy"],
-        &[&["steps"], &["step_weights"], &["step_weight", "max_weight"], &["canary"]],
-    ),
+    (&["strategy"], &[&["steps"], &["step_weights"], &["step_weight", "max_weight"], &["canary"]]),
 ];
 
 /// `overlay` over `base`; both are values of the key `name`. Every value keeps its own place, and
@@ -36,7 +30,6 @@ pub(crate) fn merge(base: &Node, overlay: &Node, name: &str) -> Node {
     }
     Node { value: Value::Map(entries), ..Node::empty_map(base) }
 }
-
 
 /// Whether the overlay says in another way what `key` says.
 fn is_replaced(name: &str, key: &str, above: &[Entry]) -> bool {

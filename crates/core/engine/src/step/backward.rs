@@ -16,12 +16,18 @@ impl Work {
         if !rollout.is_forward() || rollout.promoted {
             return;
         }
+        if let Some(pool) = self.service.pools.get(rollout.candidate()) {
+            rollout.last_seen.clone_from(&pool.instances);
+        }
         let text = cause.text.clone();
         rollout.cause = Some(cause);
         rollout.paused = None;
         (rollout.entered_at, rollout.progress_at) = (now, now);
-        let baseline = rollout.baseline.clone();
-        let phase = if baseline.is_some() { Phase::RollingBack } else { Phase::Withdrawing };
+        let (baseline, phase) = (rollout.baseline.clone(), rollout.way_back());
+        let ready = baseline.as_ref().map_or(0, |release| self.service.pool(release).ready());
+        if let Some(rollout) = &mut self.service.rollout {
+            rollout.reached = ready;
+        }
         self.set_phase(phase);
         self.note(NoteKind::Note, format!("taking it back: {text}"));
         if let Some(baseline) = baseline {
@@ -48,6 +54,7 @@ impl Work {
         let candidate = self.service.pool(rollout.candidate());
         if candidate.desired > 0 {
             self.set_desired(rollout.candidate(), 0);
+            self.made_progress();
             return true;
         }
         if candidate.present() > 0 {
@@ -80,13 +87,6 @@ impl Work {
     }
 
     fn shift_to(&mut self, split: Split<ReleaseId>) -> bool {
-        if let Some(rollout) = &self.service.rollout {
-            let phase = match rollout.baseline {
-                Some(_) => Phase::RollingBack,
-                None => Phase::Withdrawing,
-            };
-            self.set_phase(phase);
-        }
         self.made_progress();
         self.set_split(split);
         true

@@ -1,19 +1,19 @@
 //! Requests for rollouts and the words of operators.
 
-use switchback_domain::strategy::BusyPolicy;
+use switchback_domain::strategy::{BusyPolicy, RolloutPolicy};
 use switchback_domain::{Split, Weight};
 
 use super::Work;
 use crate::event::{Command, Counts, NoteKind, Rejection};
 use crate::plan::{PlanStep, plan};
-use crate::rollout::{Cause, CauseKind, EndedRollout, Ending, Paused, Phase, Request, Rollout};
+use crate::rollout::{Cause, CauseKind, Ending, Paused, Phase, Request, Rollout};
 use crate::service::{QUEUE_MAX, Service};
 
 impl Work {
     pub(super) fn request(&mut self, request: &Request) -> Result<(), Rejection> {
         let Some(active) = &self.service.rollout else { return self.request_idle(request) };
         let running = active.request.id;
-        if active.promoted {
+        if active.promoted && self.service.queue.is_empty() {
             // The candidate is the stable version already: only its predecessor's end is awaited,
             // and that one may be just what is asked for.
             self.end(Ending::Promoted, "promoted; the next rollout begins");
@@ -28,42 +28,51 @@ impl Work {
             BusyPolicy::Supersede => self.supersede(request),
         }
         self.note(NoteKind::Command, format!("{} waits for {running}", request.id));
+        self.service.releases.insert(request.release.id.clone(), request.release.clone());
         self.service.queue.push(request.clone());
         Ok(())
     }
 
     fn request_idle(&mut self, request: &Request) -> Result<(), Rejection> {
-        if let Some(stable) = self.service.revisions.last_mut()
-            && stable.release == request.release.id
-        {
-            if stable.policy == request.policy {
-                return Err(Rejection::Unchanged);
+        match self.service.stable() {
+            Some(stable) if stable.release == request.release.id => {
+                if stable.policy == request.policy {
+                    return Err(Rejection::Unchanged);
+                }
+                self.take_on(&request.policy);
             }
-            // Not a new release, only more or fewer of the same, or other rules for the next one.
-            stable.policy = request.policy.clone();
-            let (release, replicas) = (stable.release.clone(), request.policy.replicas);
-            self.set_desired(&release, replicas);
-            self.note(NoteKind::Note, format!("same release, {replicas} instances"));
-            return Ok(());
+            _ => self.start(request.clone()),
         }
-        self.start(request.clone());
         Ok(())
+    }
+
+    /// Not a new release, only more or fewer of the same, or other rules for the next one.
+    fn take_on(&mut self, policy: &RolloutPolicy) {
+        let Some(stable) = self.service.revisions.last_mut() else { return };
+        stable.policy = policy.clone();
+        let (release, replicas) = (stable.release.clone(), policy.replicas);
+        self.set_desired(&release, replicas);
+        self.note(NoteKind::Note, format!("same release, {replicas} instances"));
+    }
+
+    /// What waited has become the stable version meanwhile: there is nothing to bring in.
+    pub(super) fn end_unstarted(&mut self, request: Request) {
+        self.take_on(&request.policy);
+        self.service.rollout = Some(new_rollout(&self.service, request));
+        self.end(Ending::Promoted, "this release is serving already");
     }
 
     /// Takes the running one back and forgets those that wait.
     fn supersede(&mut self, by: &Request) {
         let text = format!("superseded by {} ({})", by.id, by.release.version);
+        let running = self.service.rollout.take();
         for request in std::mem::take(&mut self.service.queue) {
-            let wall_ms = request.wall_ms;
             let mut rollout = new_rollout(&self.service, request);
             rollout.cause = Some(Cause::new(CauseKind::Superseded, text.clone()));
-            self.service.ended.push(EndedRollout {
-                rollout,
-                ending: Ending::Superseded,
-                ended_at: self.now,
-                ended_wall_ms: wall_ms,
-            });
+            self.service.rollout = Some(rollout);
+            self.end(Ending::Superseded, text.clone());
         }
+        self.service.rollout = running;
         if self.service.rollout.as_ref().is_some_and(Rollout::is_forward) {
             self.take_back(Cause::new(CauseKind::Superseded, text));
         }
@@ -158,11 +167,13 @@ impl Work {
                 return Err(not_now(rollout, "promoted", "the candidate is still being checked"));
             }
         }
+        let now = self.now;
         let which = if full { " in full" } else { "" };
         self.note(NoteKind::Command, format!("promoted{which} by {by}"));
         self.resume();
         if let Some(rollout) = &mut self.service.rollout {
             rollout.approved = true;
+            rollout.progress_at = now;
             if full {
                 shorten(rollout);
             }
@@ -171,16 +182,19 @@ impl Work {
     }
 }
 
-/// Leaves out every step between the present one and the promotion.
+/// Leaves out every step between the present one and the promotion, except checks that the
+/// candidate has to pass before its first traffic.
 fn shorten(rollout: &mut Rollout) {
+    rollout.full = true;
+    if rollout.current() == Some(&PlanStep::Promote) {
+        return;
+    }
     let replicas = rollout.request.policy.replicas;
-    rollout.request.policy.auto_promote = true;
-    rollout.plan.truncate(rollout.position + 1);
-    rollout.plan.extend([
-        PlanStep::Scale { candidate: replicas, baseline: None },
-        PlanStep::SetWeight(Weight::ALL),
-        PlanStep::Promote,
-    ]);
+    let mut left_out = rollout.plan.split_off(rollout.position + 1);
+    left_out.retain(|step| matches!(step, PlanStep::Smoke(_)));
+    rollout.plan.push(PlanStep::Scale { candidate: replicas, baseline: None });
+    rollout.plan.extend(left_out);
+    rollout.plan.extend([PlanStep::SetWeight(Weight::ALL), PlanStep::Promote]);
     if rollout.baseline.is_some() {
         rollout.plan.push(PlanStep::DrainBaseline);
     }
@@ -200,13 +214,16 @@ pub(super) fn new_rollout(service: &Service, request: Request) -> Rollout {
         phase: Phase::Verifying,
         entered_at: now,
         progress_at: now,
+        reached: 0,
         approved: false,
         passed: false,
+        full: false,
         paused: None,
         cause: None,
         promoted: false,
         verdict: None,
         counts: Counts::default(),
+        last_seen: Vec::new(),
     }
 }
 

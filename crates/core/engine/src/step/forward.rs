@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use switchback_domain::strategy::{FailureAction, StrategyKind};
 use switchback_domain::time::humane;
-use switchback_domain::{InstanceHealth, Split, Timestamp, Weight};
+use switchback_domain::{InstanceHealth, ReleaseId, Split, Weight};
 
 use super::Work;
 use crate::effect::wakeup;
@@ -26,7 +26,7 @@ impl Work {
             return true;
         };
         let next = rollout.position + 1;
-        if !self.is_done(&step) || !self.may_enter(next) {
+        if !self.is_done(&step) {
             return self.work_on(&step);
         }
         if step == PlanStep::Promote {
@@ -49,7 +49,9 @@ impl Work {
                 });
                 candidate.ready() >= *wanted && shrunk
             }
-            PlanStep::SetWeight(_) => acknowledged,
+            PlanStep::SetWeight(weight) => {
+                self.service.traffic.split == split_at(rollout, *weight) && acknowledged
+            }
             PlanStep::Pause(None) | PlanStep::Approve => rollout.approved,
             PlanStep::Pause(Some(pause)) => {
                 rollout.approved || self.now >= rollout.entered_at + *pause
@@ -57,8 +59,8 @@ impl Work {
             PlanStep::Analysis(_) => rollout.passed || rollout.approved,
             PlanStep::Promote => {
                 let all = self.service.weight_of(rollout.candidate()) == Weight::ALL;
-                let word = rollout.request.policy.auto_promote || rollout.approved;
-                word && all && acknowledged
+                let ready = candidate.ready() >= ready_needed(rollout, Weight::ALL);
+                rollout.may_promote() && all && acknowledged && ready
             }
             PlanStep::DrainBaseline => {
                 rollout.passed && baseline.is_none_or(|baseline| baseline.present() == 0)
@@ -66,32 +68,14 @@ impl Work {
         }
     }
 
-    /// Invariant 1: no weight to a version with fewer ready instances than its share needs.
-    fn may_enter(&self, position: usize) -> bool {
-        let Some(rollout) = &self.service.rollout else { return false };
-        match rollout.plan.get(position) {
-            Some(PlanStep::SetWeight(weight)) => {
-                self.service.pool(rollout.candidate()).ready() >= ready_needed(rollout, *weight)
-            }
-            Some(
-                PlanStep::VerifyWayBack
-                | PlanStep::Scale { .. }
-                | PlanStep::Smoke(_)
-                | PlanStep::Pause(_)
-                | PlanStep::Analysis(_)
-                | PlanStep::Approve
-                | PlanStep::Hook(_)
-                | PlanStep::Promote
-                | PlanStep::DrainBaseline,
-            )
-            | None => true,
-        }
-    }
-
     /// Steps with two halves: begins the second one when the first is over.
     fn work_on(&mut self, step: &PlanStep) -> bool {
         let Some(rollout) = &mut self.service.rollout else { return false };
         match step {
+            PlanStep::SetWeight(weight) => {
+                let weight = *weight;
+                self.shift_forward(weight)
+            }
             PlanStep::DrainBaseline => {
                 let over = self.now >= rollout.entered_at + rollout.request.policy.scale_down_delay;
                 if rollout.passed || !over {
@@ -105,20 +89,15 @@ impl Work {
                 true
             }
             PlanStep::Promote => {
-                let word = rollout.request.policy.auto_promote || rollout.approved;
-                if !word {
+                if !rollout.may_promote() {
                     return false;
                 }
-                let split = Split::all(rollout.candidate().clone());
-                let moved = self.service.traffic.split != split;
                 self.set_phase(Phase::Promoting);
-                self.set_split(split);
-                moved
+                self.shift_forward(Weight::ALL)
             }
             PlanStep::VerifyWayBack
             | PlanStep::Scale { .. }
             | PlanStep::Smoke(_)
-            | PlanStep::SetWeight(_)
             | PlanStep::Pause(_)
             | PlanStep::Analysis(_)
             | PlanStep::Approve
@@ -126,13 +105,28 @@ impl Work {
         }
     }
 
+    /// Invariant 1: no weight to a version with fewer ready instances than its share needs. Until
+    /// they are there, the step waits, within its deadline.
+    fn shift_forward(&mut self, weight: Weight) -> bool {
+        let Some(rollout) = &self.service.rollout else { return false };
+        let split = split_at(rollout, weight);
+        let ready = self.service.pool(rollout.candidate()).ready();
+        if self.service.traffic.split == split || ready < ready_needed(rollout, weight) {
+            return false;
+        }
+        self.set_split(split);
+        self.made_progress();
+        true
+    }
+
     /// Begins the step at a position, or ends the rollout behind the last one.
     pub(super) fn enter(&mut self, position: usize) {
-        let now = self.now;
+        let (now, ready) = (self.now, self.candidate_count(InstanceHealth::Ready));
         let Some(rollout) = &mut self.service.rollout else { return };
         rollout.position = position;
         (rollout.entered_at, rollout.progress_at) = (now, now);
         (rollout.approved, rollout.passed) = (false, false);
+        rollout.reached = ready;
         let Some(step) = rollout.plan.get(position).cloned() else {
             return self.end(Ending::Promoted, "promoted");
         };
@@ -144,22 +138,19 @@ impl Work {
     }
 
     fn phase_of(&self, step: &PlanStep) -> Phase {
-        let auto = self
-            .service
-            .rollout
-            .as_ref()
-            .is_some_and(|rollout| rollout.request.policy.auto_promote);
+        let auto = self.service.rollout.as_ref().is_some_and(Rollout::may_promote);
         match step {
             PlanStep::VerifyWayBack => Phase::Verifying,
             PlanStep::Scale { .. } => Phase::Provisioning,
             PlanStep::Smoke(_) => Phase::Validating,
             PlanStep::SetWeight(_) => Phase::Shifting,
-            PlanStep::Pause(None) | PlanStep::Approve => Phase::AwaitingApproval,
             PlanStep::Pause(Some(_)) | PlanStep::Analysis(_) | PlanStep::Hook(_) => {
                 Phase::Observing
             }
             PlanStep::Promote if auto => Phase::Promoting,
-            PlanStep::Promote => Phase::AwaitingApproval,
+            PlanStep::Pause(None) | PlanStep::Approve | PlanStep::Promote => {
+                Phase::AwaitingApproval
+            }
             PlanStep::DrainBaseline => Phase::DrainingBaseline,
         }
     }
@@ -174,12 +165,9 @@ impl Work {
                     self.set_desired(&baseline, *left);
                 }
             }
-            PlanStep::SetWeight(weight) => self.set_split(match baseline {
-                Some(baseline) => Split::between(baseline, candidate, *weight),
-                None => Split::all(candidate),
-            }),
             PlanStep::VerifyWayBack
             | PlanStep::Smoke(_)
+            | PlanStep::SetWeight(_)
             | PlanStep::Pause(_)
             | PlanStep::Analysis(_)
             | PlanStep::Approve
@@ -206,10 +194,15 @@ impl Work {
         self.note(NoteKind::Note, text);
     }
 
-    /// Gives up if there is a reason to. Says whether anything moved.
+    /// Gives up if the candidate is broken. Says whether anything moved.
+    pub(super) fn fail_if_broken(&mut self) -> bool {
+        self.broken().is_some_and(|cause| self.fail(cause))
+    }
+
+    /// Gives up if a deadline has passed. Says whether anything moved. What is done by then is
+    /// done: this is asked last, so that a long sleep of the control plane is no failure.
     pub(super) fn fail_if_due(&mut self) -> bool {
-        let Some(cause) = self.failure() else { return false };
-        self.fail(cause)
+        self.overdue().is_some_and(|cause| self.fail(cause))
     }
 
     /// Does what the policy says about failures. Says whether anything moved.
@@ -228,20 +221,32 @@ impl Work {
             FailureAction::Continue if cause.kind == CauseKind::Regressed => {
                 self.note(NoteKind::Note, format!("going on all the same: {}", cause.text));
                 if let Some(rollout) = &mut self.service.rollout {
-                    rollout.passed = true;
+                    rollout.passed |= matches!(rollout.current(), Some(PlanStep::Analysis(_)));
                 }
                 false
             }
             FailureAction::Pause | FailureAction::Continue if rollout.paused.is_some() => false,
             FailureAction::Pause | FailureAction::Continue => {
                 let rule = if goes_on { "cannot go on" } else { "failure_action: pause" };
+                self.restart_clocks(cause.kind);
                 self.pause(format!("{} ({rule})", cause.text));
                 true
             }
         }
     }
 
-    fn failure(&self) -> Option<Cause> {
+    /// After a deadline, whoever resumes the rollout grants it another one.
+    fn restart_clocks(&mut self, cause: CauseKind) {
+        let now = self.now;
+        let by_time = [CauseKind::NotReady, CauseKind::NoEvidence, CauseKind::Deadline];
+        if let Some(rollout) = &mut self.service.rollout
+            && by_time.contains(&cause)
+        {
+            (rollout.entered_at, rollout.progress_at) = (now, now);
+        }
+    }
+
+    fn broken(&self) -> Option<Cause> {
         let rollout = self.service.rollout.as_ref()?;
         if rollout.promoted {
             return None;
@@ -261,23 +266,24 @@ impl Work {
                 format!("no ready instance of {version} is left: {}", describe_reasons(&candidate));
             return Some(Cause::new(CauseKind::Died, text));
         }
-        let due = wakeup(rollout).filter(|due| *due <= self.now)?;
-        self.overdue(rollout, due)
+        None
     }
 
-    fn overdue(&self, rollout: &Rollout, due: Timestamp) -> Option<Cause> {
+    fn overdue(&self) -> Option<Cause> {
+        let rollout = self.service.rollout.as_ref()?;
+        let due = wakeup(rollout).filter(|due| *due <= self.now)?;
         let waited = humane(round(due.since(rollout.entered_at)));
-        let candidate = self.service.pool(rollout.candidate());
-        let version = &rollout.request.release.version;
-        match rollout.current()? {
+        let (step, candidate) = (rollout.current()?, self.service.pool(rollout.candidate()));
+        let (ready, asked) = (candidate.ready(), ready_awaited(rollout, step));
+        if ready < asked {
+            let (version, why) = (&rollout.request.release.version, describe_reasons(&candidate));
+            let text = format!("{ready} of {asked} instances of {version} ready");
+            let text = format!("{text} after {waited}: {why}");
+            return Some(Cause::new(CauseKind::NotReady, text));
+        }
+        match step {
             // These end by time; that is no failure.
             PlanStep::Pause(_) | PlanStep::DrainBaseline => None,
-            PlanStep::Scale { candidate: asked, .. } if candidate.ready() < *asked => {
-                let (ready, why) = (candidate.ready(), describe_reasons(&candidate));
-                let text = format!("{ready} of {asked} instances of {version} ready");
-                let text = format!("{text} after {waited}: {why}");
-                Some(Cause::new(CauseKind::NotReady, text))
-            }
             PlanStep::Analysis(_) => {
                 let short = rollout.verdict.as_ref().and_then(|verdict| {
                     verdict.findings.iter().find(|f| f.outcome != switchback_domain::Outcome::Safe)
@@ -286,17 +292,42 @@ impl Work {
                 let text = format!("no verdict after {waited}: {why}");
                 Some(Cause::new(CauseKind::NoEvidence, text))
             }
-            step @ (PlanStep::VerifyWayBack
+            PlanStep::VerifyWayBack
             | PlanStep::Scale { .. }
             | PlanStep::Smoke(_)
             | PlanStep::SetWeight(_)
             | PlanStep::Approve
             | PlanStep::Hook(_)
-            | PlanStep::Promote) => {
+            | PlanStep::Promote => {
                 let text = format!("\"{}\" made no progress for {waited}", describe_step(step));
                 Some(Cause::new(CauseKind::Deadline, text))
             }
         }
+    }
+}
+
+/// Ready candidate instances that a step waits for.
+fn ready_awaited(rollout: &Rollout, step: &PlanStep) -> u32 {
+    match step {
+        PlanStep::Scale { candidate, .. } => *candidate,
+        PlanStep::SetWeight(weight) => ready_needed(rollout, *weight),
+        PlanStep::Promote => ready_needed(rollout, Weight::ALL),
+        PlanStep::VerifyWayBack
+        | PlanStep::Smoke(_)
+        | PlanStep::Pause(_)
+        | PlanStep::Analysis(_)
+        | PlanStep::Approve
+        | PlanStep::Hook(_)
+        | PlanStep::DrainBaseline => 0,
+    }
+}
+
+/// Who gets what when the candidate has this share.
+fn split_at(rollout: &Rollout, weight: Weight) -> Split<ReleaseId> {
+    let candidate = rollout.candidate().clone();
+    match rollout.baseline.clone() {
+        Some(baseline) => Split::between(baseline, candidate, weight),
+        None => Split::all(candidate),
     }
 }
 

@@ -5,7 +5,7 @@ use switchback_domain::{InstanceHealth, InstanceReport, Outcome, ReleaseId, Verd
 use super::Work;
 use crate::event::NoteKind;
 use crate::plan::PlanStep;
-use crate::rollout::{Cause, CauseKind, RolloutId};
+use crate::rollout::{Cause, CauseKind, Phase, RolloutId};
 use crate::words::{describe_instance, describe_verdict};
 
 impl Work {
@@ -23,9 +23,26 @@ impl Work {
         }
         let pool = self.service.pools.entry(release.clone()).or_default();
         pool.instances = seen.to_vec();
-        if pool.ready() > before.ready() || pool.present() < before.present() {
+        let shrank = pool.surplus() < before.surplus();
+        let ready = pool.ready();
+        if self.reached_more(release, ready) || shrank {
             self.made_progress();
         }
+    }
+
+    /// Whether more instances that the rollout waits for are ready than ever in this step.
+    fn reached_more(&mut self, release: &ReleaseId, ready: u32) -> bool {
+        let Some(rollout) = &mut self.service.rollout else { return false };
+        let awaited = if rollout.is_forward() {
+            Some(rollout.candidate())
+        } else {
+            rollout.baseline.as_ref()
+        };
+        let more = awaited == Some(release) && ready > rollout.reached;
+        if more {
+            rollout.reached = ready;
+        }
+        more
     }
 
     pub(super) fn traffic_acknowledged(&mut self, shift: u64) {
@@ -37,9 +54,13 @@ impl Work {
         }
     }
 
+    /// Deadlines begin anew, and what was stuck is not stuck any more.
     pub(super) fn made_progress(&mut self) {
-        if let Some(rollout) = &mut self.service.rollout {
-            rollout.progress_at = self.now;
+        let Some(rollout) = &mut self.service.rollout else { return };
+        rollout.progress_at = self.now;
+        if matches!(rollout.phase, Phase::Stuck { .. }) {
+            let phase = rollout.way_back();
+            self.set_phase(phase);
         }
     }
 
@@ -65,6 +86,7 @@ impl Work {
     pub(super) fn hook_finished(&mut self, id: RolloutId, at: usize, passed: bool, detail: &str) {
         let Some(rollout) = self.active(id) else { return };
         let name = match rollout.current() {
+            _ if rollout.passed => return,
             Some(PlanStep::Smoke(hook) | PlanStep::Hook(hook)) if rollout.position == at => {
                 hook.name.clone()
             }
@@ -83,9 +105,12 @@ impl Work {
         if !rollout.is_forward() || rollout.promoted {
             return;
         }
+        let judged_here = rollout.position == position;
+        if !judged_here && verdict.outcome != Outcome::Regressed {
+            return;
+        }
         let is_new = rollout.verdict.as_ref().is_none_or(|old| old.outcome != verdict.outcome);
         rollout.verdict = Some(verdict.clone());
-        let judged_here = rollout.position == position;
         match verdict.outcome {
             Outcome::Regressed => {
                 let why = verdict.cause().map_or("regressed", |finding| finding.summary.as_str());
@@ -95,7 +120,7 @@ impl Work {
             }
             Outcome::Safe => {
                 let asked = matches!(rollout.current(), Some(PlanStep::Analysis(_)));
-                rollout.passed |= judged_here && asked;
+                rollout.passed |= asked;
                 self.note(NoteKind::Verdict, describe_verdict(verdict));
             }
             Outcome::Undecided if is_new => self.note(NoteKind::Verdict, describe_verdict(verdict)),

@@ -1,11 +1,17 @@
-//! Values for the tests of the machine.
+//! Values for the tests of the machine; [`Story`] tells whole rollouts as events.
+
+mod story;
+
+pub(crate) use story::{Story, verdict, version_of};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
-use switchback_domain::strategy::{BusyPolicy, FailureAction, RolloutPolicy, Step, StrategyKind};
-use switchback_domain::trigger::Triggers;
+use switchback_domain::strategy::{
+    AnalysisStep, BusyPolicy, FailureAction, Hook, RolloutPolicy, Step, StrategyKind,
+};
+use switchback_domain::trigger::{Thresholds, Triggers};
 use switchback_domain::workload::RuntimeKind;
 use switchback_domain::{
     EnvironmentName, Release, ServiceKey, ServiceName, Version, Weight, Workload,
@@ -53,7 +59,7 @@ pub(crate) fn policy(strategy: StrategyKind) -> RolloutPolicy {
         },
         max_surge: 1,
         max_unavailable: 0,
-        progress_deadline: Duration::from_secs(60),
+        progress_deadline: Duration::from_mins(1),
         drain_timeout: Duration::from_secs(30),
         scale_down_delay: Duration::from_secs(30),
         failure_action: FailureAction::Rollback,
@@ -63,4 +69,28 @@ pub(crate) fn policy(strategy: StrategyKind) -> RolloutPolicy {
         smoke_tests: Vec::new(),
         revision_history_limit: 3,
     }
+}
+
+/// A canary with a verdict of a minute at 25 % and at 100 %.
+pub(crate) fn judged_canary() -> RolloutPolicy {
+    let weight = |percent| Step::SetWeight(Weight::from_percent(percent));
+    let steps = vec![weight(25), analysis(60), weight(100), analysis(60)];
+    RolloutPolicy { steps, ..policy(StrategyKind::Canary) }
+}
+
+pub(crate) fn analysis(seconds: u64) -> Step {
+    let thresholds = Thresholds {
+        success_rate_min: None,
+        error_rate_max: Some(0.01),
+        latency_p95_max: None,
+        latency_p99_max: None,
+        latency_ratio_max: None,
+        samples_min: 10,
+    };
+    Step::Analysis(AnalysisStep { duration: Duration::from_secs(seconds), thresholds })
+}
+
+pub(crate) fn hook(name: &str) -> Hook {
+    let argv = vec!["./check".to_owned()];
+    Hook { name: name.to_owned(), argv, timeout: Duration::from_secs(5) }
 }

@@ -1,0 +1,110 @@
+//! One file per command: each only parses, calls one function of the client or the
+//! configuration, and prints.
+
+mod abort;
+mod completions;
+mod control;
+mod demo;
+mod deploy;
+mod down;
+mod explain;
+mod generate;
+mod history;
+mod init;
+mod ledger;
+mod lint;
+mod logs;
+mod man;
+mod pause;
+mod promote;
+mod resume;
+mod retry;
+mod rollback;
+mod schema;
+mod status;
+mod tell;
+mod up;
+
+use clap::Subcommand;
+use switchback_api::Problem;
+
+use crate::context::Context;
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a commented switchback.yaml for what is found in this directory
+    Init(init::Args),
+    /// Check the configuration: every mistake at once, with its place and a hint
+    Lint(lint::Args),
+    /// Start control plane and data plane, and bring every service to its configured version
+    Up(up::Args),
+    /// Bring a version of a service in, and take it back when it is bad
+    Deploy(deploy::Args),
+    /// Show what runs now
+    Status(status::Args),
+    /// List rollouts, newest first
+    History(history::Args),
+    /// Say why a rollout ended as it did, or what an error code means
+    Explain(explain::Args),
+    /// Go back to an earlier revision, or take the active rollout back
+    Rollback(rollback::Args),
+    /// Let a rollout go on past a pause or an approval
+    Promote(promote::Args),
+    /// Stop a rollout where it is
+    Pause(pause::Args),
+    /// Let a paused rollout go on
+    Resume(resume::Args),
+    /// Take an active rollout back
+    Abort(abort::Args),
+    /// Try again what failed
+    Retry(retry::Args),
+    /// Show what instances printed
+    Logs(logs::Args),
+    /// Show what became of every request
+    Ledger(ledger::Args),
+    /// Stop every instance, the data plane and the control plane
+    Down(down::Args),
+    /// Watch good releases being promoted and bad ones rolled back, under load
+    Demo(demo::Args),
+    /// Print the JSON schema of switchback.yaml, for editors
+    Schema(schema::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Write man pages into a directory
+    Man(man::Args),
+    /// Run the control plane on its own
+    #[command(hide = true)]
+    Control(control::Args),
+    /// Write the reference pages that are kept under version control
+    #[command(hide = true)]
+    Generate(generate::Args),
+}
+
+/// Runs a command; the answer is the exit code.
+pub(crate) async fn run(command: Command, context: Context<'_>) -> Result<u8, Problem> {
+    match command {
+        Command::Init(args) => init::run(&args, context),
+        Command::Lint(args) => lint::run(&args, context),
+        Command::Up(args) => up::run(&args, context).await,
+        Command::Deploy(args) => deploy::run(args, context).await,
+        Command::Status(args) => status::run(&args, context).await,
+        Command::History(args) => history::run(args, context).await,
+        Command::Explain(args) => explain::run(&args, context).await,
+        Command::Rollback(args) => rollback::run(args, context).await,
+        Command::Promote(args) => promote::run(args, context).await,
+        Command::Pause(args) => pause::run(args, context).await,
+        Command::Resume(args) => resume::run(args, context).await,
+        Command::Abort(args) => abort::run(args, context).await,
+        Command::Retry(args) => retry::run(args, context).await,
+        Command::Logs(args) => logs::run(args, context).await,
+        Command::Ledger(args) => ledger::run(&args, context).await,
+        Command::Down(args) => down::run(&args, context).await,
+        Command::Demo(args) => demo::run(&args, context),
+        Command::Schema(args) => schema::run(&args, context),
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Man(args) => man::run(&args, context),
+        Command::Control(args) => control::run(&args, context),
+        Command::Generate(args) => generate::run(&args, context),
+    }
+}

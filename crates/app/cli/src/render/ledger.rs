@@ -1,0 +1,70 @@
+//! What became of every request.
+
+use switchback_api::{Ledger, LedgerEntry};
+
+use crate::render::look::{Look, Tone};
+use crate::render::number::count;
+use crate::render::table::{self, Cell};
+
+/// One line per version, and the sum: dropped by us must be 0.
+pub(crate) fn lines(ledger: &Ledger, look: Look) -> Vec<String> {
+    let headers = [
+        "SERVICE",
+        "VERSION",
+        "ACCEPTED",
+        "ANSWERED",
+        "FAILED BY VERSION",
+        "CLIENT GONE",
+        "IN FLIGHT",
+        "RETRIED",
+        "DROPPED",
+    ];
+    let rows: Vec<_> = ledger.versions.iter().map(row).collect();
+    let mut lines = table::lines(&headers, &rows, look);
+    let dropped: u64 = ledger.versions.iter().map(|entry| entry.stats.dropped).sum();
+    let accepted: u64 = ledger.versions.iter().map(|entry| entry.stats.accepted).sum();
+    let tone = if dropped == 0 { Tone::Good } else { Tone::Bad };
+    let text = format!("{}, {dropped} dropped by us", count(accepted, "request"));
+    lines.push(look.paint(tone, &text));
+    if ledger.unrouted + ledger.refused > 0 {
+        lines.push(format!(
+            "beside them: {} without a route, {} refused as invalid",
+            ledger.unrouted, ledger.refused
+        ));
+    }
+    lines
+}
+
+fn row(entry: &LedgerEntry) -> Vec<Cell> {
+    let stats = &entry.stats;
+    let bad =
+        |number: u64| Cell::number(number).tone(if number > 0 { Tone::Bad } else { Tone::Plain });
+    vec![
+        Cell::text(entry.key.to_string()),
+        Cell::text(entry.version.as_str()),
+        Cell::number(stats.accepted),
+        Cell::number(stats.answered()),
+        bad(stats.failed()),
+        Cell::number(stats.client_gone),
+        Cell::number(entry.in_flight),
+        Cell::number(stats.retried),
+        bad(stats.dropped),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::samples;
+
+    #[test]
+    fn the_sum_says_what_was_dropped() {
+        let text = lines(&samples::ledger(), Look::PLAIN).join("\n");
+        let expected = "\
+SERVICE         VERSION  ACCEPTED  ANSWERED  FAILED BY VERSION  CLIENT GONE  IN FLIGHT  RETRIED  DROPPED
+production/api  v1           1000       997                  3            0          1        2        0
+1000 requests, 0 dropped by us
+beside them: 5 without a route, 1 refused as invalid";
+        assert_eq!(text, expected);
+    }
+}

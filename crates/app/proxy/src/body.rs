@@ -1,0 +1,242 @@
+//! Bodies on their way through: frames are passed on as they come, and watched.
+//!
+//! The request body tells how the upload goes; the response body settles the request's ticket and
+//! gives the connection back when it has ended.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
+
+use crate::connection::Activity;
+use crate::counters::{Outcome, Ticket};
+use crate::limits::UPLOAD_PAUSE_MAX;
+use crate::pool::Lease;
+
+/// How an upload goes, shared between the body and whoever waits for the response.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    moved: Cell<Instant>,
+    waits_for_client: Cell<bool>,
+    failed: Cell<bool>,
+    touched: Cell<bool>,
+}
+
+/// What a late response is to be blamed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Nobody yet: wait until then.
+    Until(Instant),
+    /// The instance: it has everything it needs.
+    InstanceLate,
+    /// The client: it does not send the rest of its request.
+    ClientLate,
+}
+
+impl Upload {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            moved: Cell::new(Instant::now()),
+            waits_for_client: Cell::new(false),
+            failed: Cell::new(false),
+            touched: Cell::new(false),
+        })
+    }
+
+    /// Whether the client broke off its upload.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// Whether any of the body was asked for: then it cannot be sent again.
+    pub(crate) fn touched(&self) -> bool {
+        self.touched.get()
+    }
+
+    /// Who is to blame at `now` for an instance that may take `timeout` to its response head.
+    pub(crate) fn patience(&self, now: Instant, timeout: Duration) -> Patience {
+        let waits = self.waits_for_client.get();
+        let until = self.moved.get() + if waits { UPLOAD_PAUSE_MAX } else { timeout };
+        match (now < until, waits) {
+            (true, _) => Patience::Until(until),
+            (false, true) => Patience::ClientLate,
+            (false, false) => Patience::InstanceLate,
+        }
+    }
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    inner: Option<Incoming>,
+    upload: Option<Rc<Upload>>,
+}
+
+impl RequestBody {
+    /// No body.
+    pub(crate) const fn empty() -> Self {
+        Self { inner: None, upload: None }
+    }
+
+    /// Wraps what the client sends.
+    pub(crate) fn new(inner: Incoming) -> Self {
+        if inner.is_end_stream() {
+            return Self::empty();
+        }
+        Self { inner: Some(inner), upload: Some(Upload::new()) }
+    }
+
+    /// How the upload goes; `None` without a body.
+    pub(crate) fn upload(&self) -> Option<Rc<Upload>> {
+        self.upload.clone()
+    }
+
+    /// Whether there is a body whose length is not known.
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.size_hint().exact().is_none())
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let (Some(inner), Some(upload)) = (&mut this.inner, &this.upload) else {
+            return Poll::Ready(None);
+        };
+        upload.touched.set(true);
+        let polled = Pin::new(inner).poll_frame(context);
+        if let Poll::Ready(frame) = &polled {
+            upload.moved.set(Instant::now());
+            upload.failed.set(matches!(frame, Some(Err(_))));
+        }
+        upload.waits_for_client.set(polled.is_pending());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// A response's body.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    content: Content,
+    /// Marks the client's connection as resting when the response has ended.
+    _busy: Activity,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Words of our own, or nothing.
+    Own(Option<Bytes>),
+    /// What an instance answers.
+    Passed(Box<Passed>),
+}
+
+/// A response body from an instance.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    inner: Incoming,
+    ticket: Ticket,
+    outcome: Outcome,
+    lease: Option<Lease>,
+}
+
+impl Passed {
+    pub(crate) fn new(inner: Incoming, ticket: Ticket, outcome: Outcome, lease: Lease) -> Self {
+        let mut passed = Self { inner, ticket, outcome, lease: Some(lease) };
+        passed.settle_if_ended();
+        passed
+    }
+
+    fn settle_if_ended(&mut self) {
+        if self.inner.is_end_stream() {
+            self.ended();
+        }
+    }
+
+    fn ended(&mut self) {
+        self.ticket.settle(self.outcome);
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        match &polled {
+            Poll::Ready(None) => self.ended(),
+            // The codec may not ask again after the last frame.
+            Poll::Ready(Some(Ok(_))) => self.settle_if_ended(),
+            Poll::Ready(Some(Err(_))) => {
+                self.ticket.settle(Outcome::Broken);
+                self.lease = None;
+            }
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl ResponseBody {
+    /// A short text, or nothing.
+    pub(crate) fn own(text: impl Into<Bytes>, busy: Activity) -> Self {
+        let text = text.into();
+        Self { content: Content::Own((!text.is_empty()).then_some(text)), _busy: busy }
+    }
+
+    /// What an instance answers.
+    pub(crate) fn passed(passed: Passed, busy: Activity) -> Self {
+        Self { content: Content::Passed(Box::new(passed)), _busy: busy }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.content {
+            Content::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Content::Passed(passed) => passed.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(text) => text.is_none(),
+            Content::Passed(passed) => passed.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            Content::Passed(passed) => passed.inner.size_hint(),
+        }
+    }
+}

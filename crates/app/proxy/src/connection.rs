@@ -1,0 +1,129 @@
+//! One client connection: the codec around the service, and its time limits.
+//!
+//! The limits cost one sleeping timer per connection that is only looked at when it fires; the
+//! codec's own header timeout would also end connections that merely rest.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::limits::{BUFFER_BYTES_MAX, HEADER_BYTES_MAX, HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX};
+use crate::service::{Entry, answer};
+use crate::socket::{Socket, Watch};
+use crate::worker::Worker;
+
+/// What a connection that takes too long for its request head is told.
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What a connection is doing.
+#[derive(Debug)]
+struct Doing {
+    watch: Watch,
+    /// Since when it rests; `None` while a request is being answered.
+    resting: Mutex<Option<Instant>>,
+}
+
+/// A request is being answered; dropped when its response has ended.
+#[derive(Debug)]
+pub(crate) struct Activity(Arc<Doing>);
+
+impl Activity {
+    fn begin(doing: &Arc<Doing>) -> Self {
+        doing.set_resting(None);
+        Self(Arc::clone(doing))
+    }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        self.0.watch.take_heard();
+        self.0.set_resting(Some(Instant::now()));
+    }
+}
+
+/// What the clock says about a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Limit {
+    /// Look again after this long.
+    Later(Duration),
+    /// It rested too long.
+    Rested,
+    /// The head of its request takes too long.
+    Slow,
+}
+
+impl Doing {
+    fn set_resting(&self, since: Option<Instant>) {
+        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn limit(&self) -> Limit {
+        let Some(since) = *self.resting.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return Limit::Later(HEADER_READ_MAX);
+        };
+        let (spent, allowed, over) = match self.watch.hears_for() {
+            Some(reading) => (reading, HEADER_READ_MAX, Limit::Slow),
+            None => (since.elapsed(), KEEP_ALIVE_IDLE_MAX, Limit::Rested),
+        };
+        match allowed.checked_sub(spent) {
+            // A head may begin at any time, so never sleep past its limit.
+            Some(left) if !left.is_zero() => Limit::Later(left.min(HEADER_READ_MAX / 4)),
+            Some(_) | None => over,
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, entry: Entry) {
+    // Only fails when the process is out of memory or descriptors: the client sees a close.
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let (socket, watch) = Socket::new(stream);
+    let doing = Arc::new(Doing { watch, resting: Mutex::new(Some(Instant::now())) });
+    let service = service_fn(|request| {
+        let (worker, busy) = (Rc::clone(&worker), Activity::begin(&doing));
+        async move { Ok::<_, Infallible>(answer(worker, entry, busy, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .max_header_size(HEADER_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .header_read_timeout(None)
+        .auto_date_header(false);
+    let connection = builder.serve_connection(TokioIo::new(socket), service).with_upgrades();
+    let mut connection = pin!(connection);
+    let mut look = pin!(tokio::time::sleep(HEADER_READ_MAX / 4));
+    let mut stop = worker.stop.clone();
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if ended.is_err_and(|error| error.is_parse()) {
+                    worker.shared.refused(worker.index);
+                }
+                return;
+            }
+            () = look.as_mut() => match doing.limit() {
+                Limit::Later(left) => look.as_mut().reset(Instant::now() + left),
+                Limit::Rested => return,
+                Limit::Slow => {
+                    worker.shared.refused(worker.index);
+                    doing.watch.last_word(TOO_SLOW);
+                    return;
+                }
+            },
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

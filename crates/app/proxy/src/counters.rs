@@ -1,0 +1,156 @@
+//! Counting per version: one shard per worker, relaxed atomics, nothing shared on the hot path.
+//!
+//! A [`Ticket`] is one accepted request: it raises the in-flight count when the version is chosen
+//! and gives exactly one outcome, whatever happens to the request.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use switchback_domain::histogram::{BUCKETS, bucket_of};
+use switchback_domain::{ArmStats, Histogram};
+
+use crate::compiled::Arm;
+
+/// One worker's numbers, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    in_flight: AtomicU64,
+    accepted: AtomicU64,
+    responses: [AtomicU64; 5],
+    connect_failed: AtomicU64,
+    broken: AtomicU64,
+    timed_out: AtomicU64,
+    client_gone: AtomicU64,
+    retried: AtomicU64,
+    dropped: AtomicU64,
+    /// 14 KB, so only where there were requests: a table may name 10,000 versions.
+    latency: OnceLock<Box<[AtomicU64]>>,
+}
+
+/// One version's numbers.
+#[derive(Debug)]
+pub(crate) struct Counters(Box<[Shard]>);
+
+/// How an accepted request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// A response of this class (0 is 1xx, 4 is 5xx) was passed on to its end.
+    Answered(usize),
+    /// No connection, or closed before a response head.
+    ConnectFailed,
+    /// Broke off in the middle, or answered garbage.
+    Broken,
+    /// No response head in time.
+    TimedOut,
+    /// The client went away first.
+    ClientGone,
+    /// Nobody to ask: our fault.
+    Dropped,
+}
+
+impl Counters {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Shard::default()).collect())
+    }
+
+    /// Requests on their way now. Read it before [`Self::stats`]: an outcome is counted before
+    /// the in-flight count falls.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.0.iter().map(|shard| shard.in_flight.load(Ordering::Acquire)).sum()
+    }
+
+    /// What was counted so far.
+    pub(crate) fn stats(&self) -> ArmStats {
+        let one = |shard: &Shard| shard.stats();
+        self.0.iter().map(one).fold(ArmStats::default(), |sum, stats| sum.merge(&stats))
+    }
+}
+
+impl Shard {
+    fn stats(&self) -> ArmStats {
+        let dense = self.latency.get().map(|counts| counts.iter().map(read));
+        ArmStats {
+            accepted: read(&self.accepted),
+            responses: [0, 1, 2, 3, 4].map(|class| read(&self.responses[class])),
+            connect_failed: read(&self.connect_failed),
+            broken: read(&self.broken),
+            timed_out: read(&self.timed_out),
+            client_gone: read(&self.client_gone),
+            retried: read(&self.retried),
+            dropped: read(&self.dropped),
+            latency: dense.map(Histogram::from_dense).unwrap_or_default(),
+        }
+    }
+
+    fn record(&self, outcome: Outcome, started: Instant) {
+        match outcome {
+            Outcome::Answered(class) => {
+                let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let empty = || (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
+                add(&self.latency.get_or_init(empty)[bucket_of(micros)]);
+                add(&self.responses[class.min(4)]);
+            }
+            Outcome::ConnectFailed => add(&self.connect_failed),
+            Outcome::Broken => add(&self.broken),
+            Outcome::TimedOut => add(&self.timed_out),
+            Outcome::ClientGone => add(&self.client_gone),
+            Outcome::Dropped => add(&self.dropped),
+        }
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// One accepted request. Dropped without an outcome, its client went away.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    arm: Arc<Arm>,
+    worker: usize,
+    started: Instant,
+    settled: bool,
+}
+
+impl Ticket {
+    /// Accepts a request for a version. Must be called in the same stretch without `await` in
+    /// which the version was looked up in the worker's table: see `crate::plane`.
+    pub(crate) fn accept(arm: Arc<Arm>, worker: usize) -> Self {
+        let shard = &arm.counters.0[worker];
+        add(&shard.in_flight);
+        add(&shard.accepted);
+        Self { worker, started: Instant::now(), settled: false, arm }
+    }
+
+    /// The version it was assigned to.
+    pub(crate) fn arm(&self) -> &Arc<Arm> {
+        &self.arm
+    }
+
+    /// One more attempt.
+    pub(crate) fn retry(&self) {
+        add(&self.arm.counters.0[self.worker].retried);
+    }
+
+    /// Records the outcome; the first one counts.
+    pub(crate) fn settle(&mut self, outcome: Outcome) {
+        if !self.settled {
+            self.settled = true;
+            self.arm.counters.0[self.worker].record(outcome, self.started);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.settle(Outcome::ClientGone);
+        self.arm.counters.0[self.worker].in_flight.fetch_sub(1, Ordering::Release);
+    }
+}

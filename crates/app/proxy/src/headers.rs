@@ -1,0 +1,205 @@
+//! What is changed in the headers on their way through. Pure.
+//!
+//! Hop-by-hop fields (also those that `Connection` names) go; `X-Forwarded-*` and `x-request-id`
+//! come. `Trailer` stays: trailers are passed on.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Fields that concern one connection only, beside `Connection` itself.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    TE,
+    UPGRADE,
+];
+
+/// Prepares a request's headers for the instance: `host` is what the client asked for, `chunked`
+/// whether a body of unknown length follows. `Expect` goes because the continue was already ours
+/// to answer.
+pub(crate) fn to_instance(
+    headers: &mut HeaderMap,
+    client: IpAddr,
+    host: &HeaderValue,
+    chunked: bool,
+) {
+    let trailers = wants_trailers(headers);
+    strip_hop_by_hop(headers);
+    headers.remove(EXPECT);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if chunked {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    headers.insert(HOST, host.clone());
+    forwarded_for(headers, client);
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
+    headers.entry(REQUEST_ID).or_insert_with(request_id);
+}
+
+/// Prepares a response's headers for the client.
+pub(crate) fn to_client(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+}
+
+/// Asks for, or answers, an upgrade to `protocol`.
+pub(crate) fn upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// The protocol a message asks to change to. `h2c` does not count: an instance that took it would
+/// answer in a protocol nobody here looks into.
+pub(crate) fn upgrade_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = headers.get(UPGRADE)?;
+    let named = connection_names(headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    let http2 = protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2c");
+    (named && !http2).then(|| protocol.clone())
+}
+
+/// The seconds a server says it keeps a resting connection, from `Keep-Alive: timeout=5`.
+pub(crate) fn keep_alive_seconds(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get("keep-alive")?.to_str().ok()?;
+    text.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.trim().parse().ok())
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let protected = |name: &HeaderName| *name == HOST || *name == CONTENT_LENGTH;
+    if headers.contains_key(CONNECTION) {
+        let parse = |name: &str| HeaderName::try_from(name).ok();
+        let named: Vec<HeaderName> = connection_names(headers).filter_map(parse).collect();
+        for name in named.iter().filter(|name| !protected(name)) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    // The transfer encoding decides the length; a length beside it is a lie (RFC 9112, 6.3).
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        headers.remove(CONTENT_LENGTH);
+    }
+}
+
+fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Appends the client to the addresses that earlier proxies wrote.
+fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+    let mut line = Vec::new();
+    for earlier in headers.get_all(FORWARDED_FOR) {
+        line.extend_from_slice(earlier.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(client.to_string().as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&line) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+fn request_id() -> HeaderValue {
+    let id: u128 = rand::random();
+    HeaderValue::try_from(format!("{id:032x}")).unwrap_or(HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go_and_the_end_to_end_ones_stay() {
+        let mut sent = headers(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "host, content-length"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip, trailers"),
+            ("proxy-authorization", "x"),
+            ("expect", "100-continue"),
+            ("content-length", "3"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("trailer", "x-sum"),
+        ]);
+        let host = HeaderValue::from_static("a.test:80");
+        to_instance(&mut sent, "127.0.0.9".parse().unwrap(), &host, false);
+        let id = sent.remove("x-request-id").unwrap();
+        assert_eq!(id.len(), 32);
+        let expected = headers(&[
+            ("content-length", "3"),
+            ("te", "trailers"),
+            ("host", "a.test:80"),
+            ("trailer", "x-sum"),
+            ("x-forwarded-for", "10.0.0.1, 127.0.0.9"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "a.test:80"),
+        ]);
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn what_is_there_already_is_kept() {
+        let mut sent = headers(&[
+            ("x-request-id", "mine"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "outer.test"),
+        ]);
+        let host = HeaderValue::from_static("inner.test");
+        to_instance(&mut sent, "::1".parse().unwrap(), &host, true);
+        assert_eq!(sent["x-request-id"], "mine");
+        assert_eq!(sent["x-forwarded-proto"], "https");
+        assert_eq!(sent["x-forwarded-host"], "outer.test");
+        assert_eq!(sent["transfer-encoding"], "chunked");
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_encoding_goes() {
+        let mut answer = headers(&[("transfer-encoding", "chunked"), ("content-length", "5")]);
+        to_client(&mut answer);
+        assert!(answer.is_empty());
+    }
+
+    #[test]
+    fn upgrades_need_connection_and_are_never_h2c() {
+        let asks = |lines: &[(&'static str, &'static str)]| upgrade_wanted(&headers(lines));
+        assert!(asks(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]).is_some());
+        assert!(asks(&[("upgrade", "websocket")]).is_none());
+        assert!(asks(&[("connection", "upgrade"), ("upgrade", "h2c")]).is_none());
+    }
+
+    #[test]
+    fn an_announced_keep_alive_is_read() {
+        let seconds = |text| keep_alive_seconds(&headers(&[("keep-alive", text)]));
+        assert_eq!(seconds("timeout=5"), Some(5));
+        assert_eq!(seconds("max=100, timeout=2"), Some(2));
+        assert_eq!(seconds("nonsense"), None);
+    }
+}

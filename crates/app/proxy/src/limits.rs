@@ -1,0 +1,60 @@
+//! Every limit of the data plane, with its reason. None of them is configurable yet.
+
+use std::time::Duration;
+
+/// From the first byte of a request to the end of its head: a head fits one packet, and a client
+/// that drips bytes holds a connection for no good.
+pub const HEADER_READ_MAX: Duration = Duration::from_secs(10);
+/// Header bytes of a request: what nginx allows in total by default (4 times 8 KiB).
+pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Header fields of a request: the codec's own default, named here to be documented.
+pub const HEADERS_MAX: usize = 100;
+/// Read buffer of one connection: a full header block and a body frame.
+pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How long a client connection may rest between requests: as nginx.
+pub const KEEP_ALIVE_IDLE_MAX: Duration = Duration::from_secs(75);
+/// Client connections at once; more wait in the kernel's accept queue. With one connection to an
+/// instance each, two file descriptors are needed per client connection.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// File descriptors kept back for listeners, the table file and the admin socket.
+pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+pub const ACCEPT_QUEUE: i32 = 4_096;
+/// Pause after the process ran out of file descriptors, so that accepting does not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Opening a connection to an instance on the same machine or network takes far less.
+pub const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// Repetitions of one request: one for a stale connection, one for a dead instance.
+pub const RETRIES_MAX: usize = 2;
+/// How long an instance that just refused a connection is passed over: long enough not to try it
+/// with every request, short enough that a restarted one is used at once.
+pub const EJECTION: Duration = Duration::from_secs(1);
+/// Oldest resting connection to an instance that is used again. Servers close resting connections
+/// on their own: the shortest common limits are 5 s (Node.js, uvicorn, Apache); staying a second
+/// below means that the connection is ours to close. A shorter limit announced by the server in
+/// `Keep-Alive: timeout=` wins.
+pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(4);
+/// The same for a request that could not be repeated if the server closed the connection at the
+/// very moment of sending: below the shortest limit seen in the wild (2 s, gunicorn).
+pub const UPSTREAM_IDLE_MAX_UNREPEATABLE: Duration = Duration::from_secs(1);
+/// Resting connections per worker and instance; more than that were a burst.
+pub const UPSTREAM_IDLE_COUNT_MAX: usize = 256;
+/// How long a client may pause while it uploads before the request is given up.
+pub const UPLOAD_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// First keep-alive probe of the kernel on a silent connection: finds hosts that vanished.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// Unacknowledged or unreadable data for this long ends a connection: a vanished or stuck client.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A worker acknowledges within microseconds; this is a hang.
+pub const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
+/// Versions whose counters stay readable after they left the table; the oldest drained go first.
+pub const RETIRED_ARMS_MAX: usize = 1_000;
+/// Largest table accepted: 10,000 routes take about 3 MB.
+pub const TABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest wait for the previous owner of the state directory to let go of it.
+pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long requests in flight may go on after the process was told to stop.
+pub const STOP_GRACE: Duration = Duration::from_secs(30);

@@ -1,0 +1,308 @@
+//! The control side: takes tables, swaps them in, and knows when every worker has followed.
+//!
+//! **Why "acknowledged, and nothing in flight" means drained.** A worker is one thread. It looks a
+//! request's version up in its table and raises that version's in-flight count in one stretch
+//! without `await` (`service::assign`). An acknowledgement is a message that the same thread
+//! handles between two such stretches; the new table was stored before the message was sent, so
+//! every stretch after the acknowledgement sees the new table (or a newer one). Hence a request
+//! that chose something the new table leaves out raised its count *before* the acknowledgement,
+//! and the reader, who received the acknowledgement, sees it raised. After the last
+//! acknowledgement such a count can only fall; each shard read as 0 stays 0, so a sum of 0 is the
+//! truth and not a snapshot of moving parts. The same holds per instance: the first choice of an
+//! instance follows the choice of the version in the same table, and repetitions choose from the
+//! newest table (`exchange`), which no longer names it.
+//!
+//! A request waits in neither count between version and instance: the version's count is up from
+//! the choice on, and the instance is chosen in the same poll, before anything is awaited.
+//!
+//! Traffic goes first: a table that cannot be written to disk is served all the same, and the
+//! report carries a warning until a write succeeds.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use switchback_domain::Generation;
+use switchback_ports::data_plane::admin::{Health, PublishAnswer};
+use switchback_ports::data_plane::{ListenerReport, Report};
+use switchback_routing::{Router, Table};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::compiled::Compiled;
+use crate::limits::ACKNOWLEDGE_MAX;
+use crate::listen::{Acceptor, RETRY_INTERVAL, bind};
+use crate::log;
+use crate::registry::Registry;
+use crate::shared::Shared;
+use crate::store::Store;
+use crate::worker::Command;
+
+/// See the module. Lives on the control thread.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    incarnation: String,
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    acceptor: Acceptor,
+    store: Store,
+    state: RefCell<State>,
+    /// One table at a time.
+    publishing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    registry: Registry,
+    /// Every address the table names, and why it is not listened on.
+    listeners: BTreeMap<SocketAddr, Option<String>>,
+    /// The table on disk is not the one in force.
+    unsaved: Option<String>,
+    /// What was wrong with the table found at the start.
+    set_aside: Option<String>,
+    stopping: bool,
+}
+
+type Bound = Vec<(SocketAddr, TcpListener)>;
+
+impl Plane {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        workers: Vec<mpsc::UnboundedSender<Command>>,
+        acceptor: Acceptor,
+        store: Store,
+    ) -> Rc<Self> {
+        let state = State {
+            registry: Registry::new(shared.workers()),
+            listeners: BTreeMap::new(),
+            unsaved: None,
+            set_aside: None,
+            stopping: false,
+        };
+        Rc::new(Self {
+            incarnation: format!("{:016x}", rand::random::<u64>()),
+            shared,
+            workers,
+            acceptor,
+            store,
+            state: RefCell::new(state),
+            publishing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Serves the last table again. Addresses that somebody else took meanwhile are reported and
+    /// tried again; everything else is served at once.
+    pub(crate) fn restore(&self) {
+        let table = match self.store.load() {
+            Ok(Some(table)) => table,
+            Ok(None) => return,
+            Err(reason) => {
+                log::note(&reason);
+                self.state.borrow_mut().set_aside = Some(reason);
+                return;
+            }
+        };
+        let router = match Router::new(&table) {
+            Ok(router) => router,
+            Err(invalid) => {
+                let reason = self.store.set_aside(&invalid.to_string());
+                log::note(&reason);
+                self.state.borrow_mut().set_aside = Some(reason);
+                return;
+            }
+        };
+        let addresses: Vec<_> = router.addresses().collect();
+        self.swap(table, router);
+        for address in addresses {
+            self.try_listen(address);
+        }
+    }
+
+    /// Takes a table; see the port's `publish`.
+    pub(crate) async fn publish(&self, table: Table) -> PublishAnswer {
+        let _one_at_a_time = self.publishing.lock().await;
+        let current = self.shared.table.load_full();
+        let (given, seen) = (table.generation, current.table.generation);
+        if given < seen {
+            return PublishAnswer::Fenced { given, seen };
+        }
+        if table == current.table {
+            return self.acknowledged(given).await;
+        }
+        if given == seen {
+            let reason = format!("generation {given} is in force already, with another content");
+            return PublishAnswer::Refused { reason };
+        }
+        let router = match Router::new(&table) {
+            Ok(router) => router,
+            Err(invalid) => return PublishAnswer::Refused { reason: invalid.to_string() },
+        };
+        let bound = match self.bind_new(&table) {
+            Ok(bound) => bound,
+            Err(reason) => return PublishAnswer::Refused { reason },
+        };
+        self.save(&table);
+        self.swap(table, router);
+        let answer = self.acknowledged(given).await;
+        self.switch_listeners(bound);
+        // The old table is dropped here, on this thread, after every worker let go of it.
+        drop(current);
+        answer
+    }
+
+    /// Takes the addresses that are new in `table`: all of them or none. One that could not be
+    /// taken at the start is not new; it must not hold up the others' traffic.
+    fn bind_new(&self, table: &Table) -> Result<Bound, String> {
+        let state = self.state.borrow();
+        let mut bound: Bound = Vec::new();
+        for route in &table.routes {
+            let address = route.listen;
+            let known = state.listeners.contains_key(&address);
+            if known || bound.iter().any(|(taken, _)| *taken == address) {
+                continue;
+            }
+            match bind(address) {
+                Ok(listener) => bound.push((address, listener)),
+                Err(error) => {
+                    return Err(format!(
+                        "cannot listen on {address} for {}: {error}",
+                        route.service
+                    ));
+                }
+            }
+        }
+        Ok(bound)
+    }
+
+    fn save(&self, table: &Table) {
+        let unsaved = self.store.save(table).err();
+        if let Some(reason) = &unsaved {
+            log::note(reason);
+        }
+        self.state.borrow_mut().unsaved = unsaved;
+    }
+
+    fn swap(&self, table: Table, router: Router) {
+        let arms = self.state.borrow_mut().registry.arms(&table);
+        self.shared.table.store(Arc::new(Compiled::new(table, router, arms)));
+    }
+
+    /// Waits until every worker serves from the table in force, then settles what it left out.
+    async fn acknowledged(&self, generation: Generation) -> PublishAnswer {
+        let waiting: Vec<_> = self.workers.iter().map(ask).collect();
+        let all = async {
+            let mut missing = Vec::new();
+            for (worker, answer) in waiting.into_iter().enumerate() {
+                if answer.await.is_err() {
+                    missing.push(worker);
+                }
+            }
+            missing
+        };
+        match tokio::time::timeout(ACKNOWLEDGE_MAX, all).await {
+            Ok(missing) if missing.is_empty() => {
+                let current = self.shared.table.load_full();
+                self.state.borrow_mut().registry.settle(&current.table);
+                PublishAnswer::Serving { generation }
+            }
+            Ok(missing) => {
+                PublishAnswer::Unacknowledged { reason: format!("workers {missing:?} are gone") }
+            }
+            Err(_) => {
+                let reason = format!("a worker did not answer in {ACKNOWLEDGE_MAX:?}");
+                PublishAnswer::Unacknowledged { reason }
+            }
+        }
+    }
+
+    /// Opens what was bound and closes what the table in force does not name any more.
+    fn switch_listeners(&self, bound: Bound) {
+        let current = self.shared.table.load_full();
+        let named: BTreeSet<_> = current.router.addresses().collect();
+        let mut state = self.state.borrow_mut();
+        for (address, listener) in bound {
+            self.acceptor.open(address, listener);
+            state.listeners.insert(address, None);
+        }
+        state.listeners.retain(|address, error| {
+            let kept = named.contains(address);
+            if !kept && error.is_none() {
+                self.acceptor.close(*address);
+            }
+            kept
+        });
+    }
+
+    fn try_listen(&self, address: SocketAddr) {
+        let error = match bind(address) {
+            Ok(listener) => {
+                self.acceptor.open(address, listener);
+                None
+            }
+            Err(error) => Some(format!("cannot listen on {address}: {error}")),
+        };
+        self.state.borrow_mut().listeners.insert(address, error);
+    }
+
+    /// Tries addresses again that somebody else had at the start, for as long as they are named.
+    pub(crate) async fn retry_listening(&self) {
+        let mut tick = tokio::time::interval(RETRY_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let state = self.state.borrow();
+            let failed = state.listeners.iter().filter(|(_, error)| error.is_some());
+            let failed: Vec<_> = failed.map(|(address, _)| *address).collect();
+            drop(state);
+            failed.into_iter().for_each(|address| self.try_listen(address));
+        }
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let state = self.state.borrow();
+        let listener = |(address, error): (&SocketAddr, &Option<String>)| ListenerReport {
+            address: *address,
+            error: error.clone(),
+        };
+        Report {
+            incarnation: self.incarnation.clone(),
+            generation: self.generation(),
+            arms: state.registry.report(),
+            unrouted: self.shared.unrouted_sum(),
+            refused: self.shared.refused_sum(),
+            listeners: state.listeners.iter().map(listener).collect(),
+            warnings: state.unsaved.iter().chain(&state.set_aside).cloned().collect(),
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        Health {
+            pid: std::process::id(),
+            incarnation: self.incarnation.clone(),
+            generation: self.generation(),
+            stopping: self.state.borrow().stopping,
+        }
+    }
+
+    fn generation(&self) -> Generation {
+        self.shared.table.load().table.generation
+    }
+
+    /// From now on only what was begun is finished.
+    pub(crate) fn set_stopping(&self) {
+        self.state.borrow_mut().stopping = true;
+    }
+
+    /// Lets every address go; returns when all that was accepted is in the workers' hands.
+    pub(crate) async fn close_listeners(&self) {
+        self.acceptor.close_all().await;
+    }
+}
+
+fn ask(worker: &mpsc::UnboundedSender<Command>) -> oneshot::Receiver<()> {
+    let (done, answer) = oneshot::channel();
+    // A worker that is gone drops `done`, which the answer tells.
+    let _ = worker.send(Command::Acknowledge(done));
+    answer
+}

@@ -1,0 +1,186 @@
+//! Every version and instance that was counted since the start, so that ledgers add up.
+//!
+//! Counters of a version outlive its place in the table; once drained they are kept as plain
+//! numbers, and of those only the newest [`RETIRED_ARMS_MAX`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use switchback_domain::{ArmStats, InstanceId, Version};
+use switchback_ports::data_plane::ArmReport;
+use switchback_routing::{ArmId, Table};
+
+use crate::compiled::{Arm, Endpoint};
+use crate::counters::Counters;
+use crate::limits::RETIRED_ARMS_MAX;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    workers: usize,
+    arms: BTreeMap<ArmId, Entry>,
+    /// Versions out of the table, the longest gone first.
+    retired: VecDeque<ArmId>,
+    endpoints_made: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    version: Version,
+    /// What was counted in earlier stays in the table.
+    settled: ArmStats,
+    live: Option<Arc<Counters>>,
+    endpoints: BTreeMap<(InstanceId, SocketAddr), Arc<Endpoint>>,
+}
+
+impl Registry {
+    pub(crate) fn new(workers: usize) -> Self {
+        let (arms, retired) = (BTreeMap::new(), VecDeque::new());
+        Self { workers, arms, retired, endpoints_made: 0 }
+    }
+
+    /// The arms of a table in its order, each with the counters and instances it had before.
+    pub(crate) fn arms(&mut self, table: &Table) -> Vec<Arc<Arm>> {
+        table.arms.iter().map(|arm| self.arm(arm)).collect()
+    }
+
+    fn arm(&mut self, arm: &switchback_routing::Arm) -> Arc<Arm> {
+        let workers = self.workers;
+        let entry = self.arms.entry(arm.id.clone()).or_insert_with(|| Entry {
+            version: arm.version.clone(),
+            settled: ArmStats::default(),
+            live: None,
+            endpoints: BTreeMap::new(),
+        });
+        let counters = entry.live.get_or_insert_with(|| Arc::new(Counters::new(workers)));
+        let counters = Arc::clone(counters);
+        let made = &mut self.endpoints_made;
+        let endpoints = arm.endpoints.iter().map(|endpoint| {
+            let key = (endpoint.instance.clone(), endpoint.address);
+            let fresh = || {
+                *made += 1;
+                Arc::new(Endpoint::new(*made, key.0.clone(), key.1, workers))
+            };
+            Arc::clone(entry.endpoints.entry(key.clone()).or_insert_with(fresh))
+        });
+        Arc::new(Arm { id: arm.id.clone(), counters, endpoints: endpoints.collect() })
+    }
+
+    /// Every worker serves from `table` now: what it does not name gets no new request, so what is
+    /// drained of it can be put to rest.
+    pub(crate) fn settle(&mut self, table: &Table) {
+        let named: BTreeMap<&ArmId, BTreeSet<_>> = table
+            .arms
+            .iter()
+            .map(|arm| (&arm.id, arm.endpoints.iter().map(|e| (&e.instance, e.address)).collect()))
+            .collect();
+        self.retired.retain(|id| !named.contains_key(id));
+        for (id, entry) in &mut self.arms {
+            let endpoints = named.get(id);
+            entry.endpoints.retain(|(instance, address), endpoint| {
+                endpoints.is_some_and(|kept| kept.contains(&(instance, *address)))
+                    || endpoint.in_flight() > 0
+            });
+            if endpoints.is_none() {
+                entry.rest();
+                if !self.retired.contains(id) {
+                    self.retired.push_back(id.clone());
+                }
+            }
+        }
+        self.forget();
+    }
+
+    /// Drops the oldest drained ones above the limit.
+    fn forget(&mut self) {
+        let mut surplus = self.retired.len().saturating_sub(RETIRED_ARMS_MAX);
+        self.retired.retain(|id| {
+            let drained = self.arms.get(id).is_none_or(|entry| entry.live.is_none());
+            let forgotten = surplus > 0 && drained;
+            if forgotten {
+                surplus -= 1;
+                self.arms.remove(id);
+            }
+            !forgotten
+        });
+    }
+
+    /// What was counted, ascending by arm.
+    pub(crate) fn report(&self) -> Vec<ArmReport> {
+        self.arms.iter().map(|(id, entry)| entry.report(id)).collect()
+    }
+}
+
+impl Entry {
+    /// Keeps plain numbers instead of counters, once nothing is on its way any more.
+    fn rest(&mut self) {
+        if let Some(counters) = self.live.take_if(|counters| counters.in_flight() == 0) {
+            self.settled = self.settled.merge(&counters.stats());
+        }
+    }
+
+    fn report(&self, id: &ArmId) -> ArmReport {
+        // In flight first: an outcome is counted before the in-flight count falls.
+        let in_flight = self.live.as_ref().map_or(0, |counters| counters.in_flight());
+        let mut in_flight_by_instance = BTreeMap::new();
+        for endpoint in self.endpoints.values() {
+            let on_their_way = endpoint.in_flight();
+            if on_their_way > 0 {
+                *in_flight_by_instance.entry(endpoint.instance.clone()).or_default() +=
+                    on_their_way;
+            }
+        }
+        let live = self.live.as_ref().map(|counters| counters.stats());
+        let stats = live.map_or_else(|| self.settled.clone(), |live| self.settled.merge(&live));
+        let (arm, version) = (id.clone(), self.version.clone());
+        ArmReport { arm, version, in_flight, in_flight_by_instance, stats }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_ports::data_plane::conformance::sample_arm;
+
+    use super::*;
+    use crate::counters::{Outcome, Ticket};
+
+    fn table(versions: &[&str]) -> Table {
+        let arms = versions.iter().map(|version| sample_arm(version, &[])).collect();
+        Table { arms, ..Table::default() }
+    }
+
+    #[test]
+    fn counts_go_on_when_a_version_comes_back() {
+        let mut registry = Registry::new(1);
+        let arms = registry.arms(&table(&["v1"]));
+        Ticket::accept(Arc::clone(&arms[0]), 0).settle(Outcome::Answered(1));
+        registry.settle(&table(&[]));
+        assert!(registry.arms.values().all(|entry| entry.live.is_none()), "kept as numbers");
+        let arms = registry.arms(&table(&["v1"]));
+        let running = Ticket::accept(Arc::clone(&arms[0]), 0);
+        registry.settle(&table(&[]));
+        let report = registry.report();
+        assert_eq!((report[0].stats.accepted, report[0].in_flight), (2, 1), "not drained yet");
+        drop(running);
+        registry.settle(&table(&[]));
+        let report = registry.report();
+        assert_eq!((report[0].stats.answered(), report[0].stats.client_gone), (1, 1));
+        assert_eq!(report[0].in_flight, 0);
+    }
+
+    #[test]
+    fn only_the_newest_of_the_gone_are_kept() {
+        let mut registry = Registry::new(1);
+        for n in 0..RETIRED_ARMS_MAX + 20 {
+            let only = table(&[&format!("v{n}")]);
+            registry.arms(&only);
+            registry.settle(&only);
+        }
+        registry.settle(&table(&[]));
+        assert_eq!(registry.report().len(), RETIRED_ARMS_MAX);
+        let newest = sample_arm(&format!("v{}", RETIRED_ARMS_MAX + 19), &[]).id;
+        assert!(registry.arms.contains_key(&newest));
+        assert!(!registry.arms.contains_key(&sample_arm("v0", &[]).id));
+    }
+}

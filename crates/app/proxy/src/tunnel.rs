@@ -1,0 +1,34 @@
+//! After a 101: bytes in both directions until either side ends. The request counts as answered
+//! from the start of the tunnel, and as in flight until its end.
+
+use std::rc::Rc;
+
+use http::Response;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use crate::counters::Ticket;
+use crate::pool::Lease;
+use crate::worker::Worker;
+
+/// Joins the two sides as soon as both codecs have let go of them.
+pub(crate) fn start(
+    client: OnUpgrade,
+    response: &mut Response<Incoming>,
+    ticket: Ticket,
+    lease: Lease,
+    worker: &Rc<Worker>,
+) {
+    let instance = hyper::upgrade::on(response);
+    let open = worker.shared.connection_opened(worker.index);
+    tokio::task::spawn_local(async move {
+        let _held = (ticket, lease.visit, open);
+        // The connection's task ends with the upgrade; a waiting sender would keep it.
+        drop(lease.link);
+        let Ok((client, instance)) = tokio::try_join!(client, instance) else { return };
+        let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
+        // How a tunnel ends is between the two sides.
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut instance).await;
+    });
+}

@@ -1,0 +1,127 @@
+//! One thread with a runtime of its own: its connections, its pool, its view of the table.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+
+use crate::Error;
+use crate::compiled::Compiled;
+use crate::connection;
+use crate::pool::Pool;
+use crate::service::Entry;
+use crate::shared::{Open, Shared};
+
+/// How often resting connections are looked through, and an ending worker looks whether it is done.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+const END_INTERVAL: Duration = Duration::from_millis(5);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Serve this connection.
+    Connection(std::net::TcpStream, Entry, Open),
+    /// Answer as soon as every later request is routed by the newest table.
+    Acknowledge(oneshot::Sender<()>),
+    /// End when every connection has, or the grace is over.
+    Finish,
+}
+
+/// What the tasks of a worker share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Pool,
+    pub(crate) stop: watch::Receiver<bool>,
+    table: RefCell<Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>>,
+}
+
+impl Worker {
+    /// Looks into the newest table. `look` must not come back here.
+    pub(crate) fn with_table<T>(&self, look: impl FnOnce(&Compiled) -> T) -> T {
+        look(self.table.borrow_mut().load())
+    }
+
+    /// Whether the newest table names this instance.
+    pub(crate) fn serves(&self, endpoint: u64) -> bool {
+        self.with_table(|table| table.has_endpoint(endpoint))
+    }
+
+    fn sweep(&self) {
+        self.with_table(|table| self.pool.sweep(|endpoint| table.has_endpoint(endpoint)));
+    }
+}
+
+/// A running worker, as the control thread sees it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Starts a worker.
+    pub(crate) fn start(
+        index: usize,
+        shared: Arc<Shared>,
+        stop: watch::Receiver<bool>,
+        stop_grace: Duration,
+    ) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(Error::Runtime)?;
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let name = format!("worker-{index}");
+        let work = move || {
+            let table = RefCell::new(Cache::new(Arc::clone(&shared.table)));
+            let worker = Worker { index, shared, pool: Pool::default(), stop, table };
+            LocalSet::new().block_on(&runtime, work(Rc::new(worker), inbox, stop_grace));
+            // Tasks that are left are cut off without waiting for blocking ones; there are none.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(work).map_err(Error::Runtime)?;
+        Ok(Self { commands, thread })
+    }
+
+    /// Whether its thread is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+async fn work(
+    worker: Rc<Worker>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+    stop_grace: Duration,
+) {
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            command = inbox.recv() => match command {
+                Some(Command::Connection(stream, entry, open)) => {
+                    let serving = connection::serve(Rc::clone(&worker), stream, entry);
+                    tokio::task::spawn_local(async move {
+                        serving.await;
+                        drop(open);
+                    });
+                }
+                Some(Command::Acknowledge(done)) => {
+                    worker.sweep();
+                    // Nobody waits any more: the publisher gave up.
+                    let _ = done.send(());
+                }
+                Some(Command::Finish) | None => break,
+            },
+            _ = sweep.tick() => worker.sweep(),
+        }
+    }
+    let deadline = tokio::time::Instant::now() + stop_grace;
+    while worker.shared.connections(worker.index) > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(END_INTERVAL).await;
+    }
+}

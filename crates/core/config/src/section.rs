@@ -1,0 +1,15 @@
+//! The sections of the file, one file each: its keys, its defaults, its reading.
+
+pub(crate) mod canary_document;
+pub(crate) mod command;
+pub(crate) mod config_file;
+pub(crate) mod environment;
+pub(crate) mod health_check;
+pub(crate) mod hook;
+pub(crate) mod rollback;
+pub(crate) mod route;
+pub(crate) mod service;
+pub(crate) mod step;
+pub(crate) mod strategy;
+pub(crate) mod template;
+pub(crate) mod trigger;

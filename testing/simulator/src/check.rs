@@ -1,0 +1,250 @@
+//! What must hold after every event, said a second time and independently of the engine: its own
+//! `violations`, and what takes two states, the world or the past to see.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use switchback_domain::strategy::{FailureAction, StrategyKind};
+use switchback_domain::{Outcome, ReleaseId, Split, Timestamp, Weight};
+use switchback_engine::{
+    Command, Effect, Event, EventKind, Phase, PlanStep, RequestKind, Rollout, RolloutId, Service,
+    Transition, outstanding, violations,
+};
+
+/// Remembers what the engine was told about the active rollout.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    rollout: Option<RolloutId>,
+    /// Steps that were told to have passed.
+    passed: BTreeSet<usize>,
+    /// Whether an operator said `promote`.
+    word: bool,
+    ended: BTreeMap<RolloutId, u32>,
+}
+
+/// A transition with what is around it.
+pub(crate) struct Moment<'a> {
+    pub(crate) before: &'a Service,
+    pub(crate) event: &'a Event,
+    pub(crate) next: &'a Transition,
+    pub(crate) now: Timestamp,
+    /// Whom the data plane serves.
+    pub(crate) served: &'a Split<ReleaseId>,
+}
+
+impl Oracle {
+    pub(crate) fn check(&mut self, moment: &Moment<'_>) -> Result<(), String> {
+        let after = &moment.next.service;
+        if let Some(violation) = violations(after).first() {
+            return Err(format!("invariant {}: {}", violation.invariant, violation.text));
+        }
+        self.learn(moment);
+        self.check_ended(moment)?;
+        check_effects(moment)?;
+        check_weights(moment)?;
+        check_shrinking(moment)?;
+        if let Some(rollout) = &after.rollout {
+            check_baseline(moment, rollout)?;
+            check_outstanding(moment, rollout)?;
+            self.check_promotion(moment, rollout)?;
+        }
+        Ok(())
+    }
+
+    /// Rollouts that have ended, so far.
+    pub(crate) fn ended(&self) -> BTreeSet<RolloutId> {
+        self.ended.keys().copied().collect()
+    }
+
+    fn learn(&mut self, moment: &Moment<'_>) {
+        let active = moment.before.rollout.as_ref().map(|rollout| rollout.request.id);
+        if self.rollout != active {
+            *self =
+                Self { rollout: active, ended: std::mem::take(&mut self.ended), ..Self::default() };
+        }
+        match &moment.event.kind {
+            EventKind::HookFinished { rollout, position, passed: true, .. }
+                if Some(*rollout) == active =>
+            {
+                self.passed.insert(*position);
+            }
+            EventKind::Judged { rollout, position, verdict }
+                if Some(*rollout) == active && verdict.outcome == Outcome::Safe =>
+            {
+                self.passed.insert(*position);
+            }
+            EventKind::Commanded(Command::Promote { .. }) => self.word = true,
+            EventKind::Requested(_)
+            | EventKind::Commanded(_)
+            | EventKind::PoolObserved { .. }
+            | EventKind::TrafficAcknowledged { .. }
+            | EventKind::WayBackChecked { .. }
+            | EventKind::HookFinished { .. }
+            | EventKind::Judged { .. }
+            | EventKind::Ticked => {}
+        }
+    }
+
+    /// Every rollout ends once, and what has ended stays so.
+    fn check_ended(&mut self, moment: &Moment<'_>) -> Result<(), String> {
+        let known = moment.before.ended.len();
+        for ended in moment.next.service.ended.iter().skip(known) {
+            let id = ended.rollout.request.id;
+            let times = self.ended.entry(id).or_default();
+            *times += 1;
+            if *times > 1 {
+                return Err(format!("{id} ended twice"));
+            }
+        }
+        let active = moment.next.service.rollout.as_ref().map(|rollout| rollout.request.id);
+        match active.filter(|id| self.ended.contains_key(id)) {
+            Some(id) => Err(format!("{id} has ended and runs again")),
+            None => Ok(()),
+        }
+    }
+
+    /// Missing data never promotes, nor does a check that was not passed.
+    fn check_promotion(&self, moment: &Moment<'_>, rollout: &Rollout) -> Result<(), String> {
+        let was = moment.before.rollout.as_ref();
+        let is_news = rollout.promoted
+            && was.is_some_and(|was| was.request.id == rollout.request.id && !was.promoted);
+        if !is_news {
+            return Ok(());
+        }
+        let excused = self.word || rollout.request.policy.failure_action == FailureAction::Continue;
+        for (position, step) in rollout.plan.iter().enumerate() {
+            let holds = match step {
+                PlanStep::Smoke(_) | PlanStep::Hook(_) => self.passed.contains(&position),
+                PlanStep::Analysis(_) => excused || self.passed.contains(&position),
+                PlanStep::VerifyWayBack
+                | PlanStep::Scale { .. }
+                | PlanStep::SetWeight(_)
+                | PlanStep::Pause(_)
+                | PlanStep::Approve
+                | PlanStep::Promote
+                | PlanStep::DrainBaseline => true,
+            };
+            if !holds {
+                return Err(format!("promoted although step {} was not passed", position + 1));
+            }
+        }
+        let ready = moment.next.service.pool(rollout.candidate()).ready();
+        if ready < needed(rollout, Weight::ALL) {
+            return Err(format!("promoted with {ready} ready instances"));
+        }
+        Ok(())
+    }
+}
+
+fn check_effects(moment: &Moment<'_>) -> Result<(), String> {
+    let before = outstanding(moment.before);
+    let mut missing = outstanding(&moment.next.service);
+    missing.retain(|effect| !before.contains(effect));
+    if missing == moment.next.effects { Ok(()) } else { Err("effects are missing".to_owned()) }
+}
+
+/// Invariant 1, at the moment of the decision.
+fn check_weights(moment: &Moment<'_>) -> Result<(), String> {
+    let (before, after) = (moment.before, &moment.next.service);
+    let sum: u32 =
+        after.traffic.split.shares().iter().map(|(_, w)| u32::from(w.basis_points())).sum();
+    if sum != 0 && sum != 10_000 {
+        return Err(format!("the split sums to {sum}"));
+    }
+    for (release, weight) in after.traffic.split.shares() {
+        if *weight <= before.weight_of(release) {
+            continue;
+        }
+        let ready = after.pool(release).ready();
+        if ready == 0 {
+            return Err(format!("{weight} to {release}, which has no ready instance"));
+        }
+        let Some(rollout) = &after.rollout else { continue };
+        if rollout.candidate() == release && ready < needed(rollout, *weight) {
+            return Err(format!("{weight} to {release} with {ready} ready instances"));
+        }
+        let strength = after.stable().map_or(1, |stable| stable.policy.replicas);
+        let nobody_else = after.pool(rollout.candidate()).ready() == 0;
+        if rollout.baseline.as_ref() == Some(release)
+            && !nobody_else
+            && *weight > Weight::ratio(ready, strength)
+        {
+            return Err(format!("{weight} back to {release} with {ready} of {strength} ready"));
+        }
+    }
+    Ok(())
+}
+
+fn needed(rollout: &Rollout, weight: Weight) -> u32 {
+    let policy = &rollout.request.policy;
+    let is_rolling = policy.strategy == StrategyKind::Rolling;
+    let missing = match rollout.request.kind {
+        RequestKind::Deploy if is_rolling => policy.max_unavailable,
+        RequestKind::Deploy | RequestKind::Rollback => 0,
+    };
+    weight.share_of(policy.replicas.saturating_sub(missing)).max(1)
+}
+
+/// Invariant 5: nothing is stopped while the data plane gives it requests, as the data plane
+/// itself sees it.
+fn check_shrinking(moment: &Moment<'_>) -> Result<(), String> {
+    for (release, pool) in &moment.next.service.pools {
+        let shrinks = pool.desired < moment.before.pool(release).desired;
+        let weight = moment.served.weight_of(release);
+        if pool.desired == 0 && shrinks && weight > Weight::ZERO {
+            return Err(format!("{release} is stopped while the data plane gives it {weight}"));
+        }
+        let Some(rollout) = &moment.next.service.rollout else { continue };
+        let policy = &rollout.request.policy;
+        let available = policy.replicas.saturating_sub(policy.max_unavailable);
+        let carried = u32::from(weight.basis_points()) * available / 10_000;
+        if shrinks && rollout.baseline.as_ref() == Some(release) && pool.desired < carried {
+            return Err(format!("{release} shrinks to {} at {weight}", pool.desired));
+        }
+    }
+    Ok(())
+}
+
+/// Invariant 4: the baseline keeps its strength until the hold-back time is over.
+fn check_baseline(moment: &Moment<'_>, rollout: &Rollout) -> Result<(), String> {
+    let after = &moment.next.service;
+    let Some(baseline) = &rollout.baseline else { return Ok(()) };
+    let is_rolling = rollout.request.policy.strategy == StrategyKind::Rolling
+        && rollout.request.kind == RequestKind::Deploy;
+    let hold_back = rollout.entered_at + rollout.request.policy.scale_down_delay;
+    if is_rolling || (rollout.promoted && moment.now >= hold_back) {
+        return Ok(());
+    }
+    let mut revisions = after.revisions.iter().rev();
+    let strength = revisions.find(|revision| revision.release == *baseline);
+    let (has, wants) =
+        (after.pool(baseline).desired, strength.map_or(1, |found| found.policy.replicas));
+    if has < wants {
+        return Err(format!("the baseline is down to {has} of {wants}"));
+    }
+    Ok(())
+}
+
+/// A phase that waits for nobody has something under way, or an alarm clock that is still to ring.
+fn check_outstanding(moment: &Moment<'_>, rollout: &Rollout) -> Result<(), String> {
+    let service = &moment.next.service;
+    let mut busy = service.pools.values().any(|pool| pool.present() != pool.desired);
+    for effect in outstanding(service) {
+        busy |= match effect {
+            Effect::WakeAt(at) if at <= moment.now => {
+                return Err(format!("the alarm clock rang at {at} and nothing came of it"));
+            }
+            Effect::KeepPool { .. } => false,
+            Effect::Publish { .. }
+            | Effect::CheckWayBack { .. }
+            | Effect::RunHook { .. }
+            | Effect::Judge { .. }
+            | Effect::WakeAt(_) => true,
+        };
+    }
+    let waits = rollout.paused.is_some()
+        || matches!(rollout.phase, Phase::AwaitingApproval | Phase::Stuck { .. });
+    if busy || waits {
+        return Ok(());
+    }
+    Err(format!("{:?} with nothing outstanding", rollout.phase))
+}

@@ -1,0 +1,126 @@
+//! People: whatever policies and requests they may think of.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
+use switchback_domain::strategy::{
+    AnalysisStep, BusyPolicy, FailureAction, Hook, RolloutPolicy, Step, StrategyKind,
+};
+use switchback_domain::trigger::{Thresholds, Triggers};
+use switchback_domain::workload::RuntimeKind;
+use switchback_domain::{Release, ReleaseId, ServiceKey, Version, Weight, Workload};
+use switchback_engine::Command;
+
+use crate::random::Random;
+
+/// A version of the service. Its id is readable, because timelines are for people.
+pub(crate) fn release(key: &ServiceKey, number: u32) -> Release {
+    let second = Duration::from_secs(1);
+    let readiness = Probe {
+        action: ProbeAction::Tcp,
+        interval: second,
+        timeout: second,
+        healthy_after: 1,
+        unhealthy_after: 1,
+    };
+    let workload = Workload {
+        runtime: RuntimeKind::Process,
+        command: vec!["./api".to_owned()],
+        working_dir: "/srv".to_owned(),
+        env: BTreeMap::new(),
+        config: Vec::new(),
+        health: HealthChecks {
+            startup: None,
+            liveness: None,
+            readiness,
+            min_healthy_time: Duration::ZERO,
+        },
+        route: None,
+        stop_timeout: Duration::from_secs(10),
+    };
+    let version = Version::new(format!("v{number}")).expect("a letter and digits");
+    Release { id: ReleaseId::from_stored(version.as_str()), key: key.clone(), version, workload }
+}
+
+/// Any policy that the configuration would let pass.
+pub(crate) fn policy(random: &mut Random) -> RolloutPolicy {
+    let strategy =
+        *random.pick(&[StrategyKind::Rolling, StrategyKind::BlueGreen, StrategyKind::Canary]);
+    let replicas = random.between(1, 4);
+    let smoke_tests = if random.chance(300) { vec![hook("smoke", random)] } else { Vec::new() };
+    RolloutPolicy {
+        replicas,
+        strategy,
+        steps: steps(strategy, random),
+        max_surge: random.between(1, 2),
+        max_unavailable: random.between(0, replicas.min(2)),
+        progress_deadline: random.millis(20_000, 200_000),
+        drain_timeout: random.millis(1_000, 60_000),
+        scale_down_delay: random.millis(0, 90_000),
+        failure_action: match random.between(0, 9) {
+            0 => FailureAction::Pause,
+            1 => FailureAction::Continue,
+            _ => FailureAction::Rollback,
+        },
+        auto_promote: random.chance(850),
+        on_busy: *random.pick(&[BusyPolicy::Queue, BusyPolicy::Supersede, BusyPolicy::Refuse]),
+        triggers: Triggers::default(),
+        smoke_tests,
+        revision_history_limit: random.between(1, 4),
+    }
+}
+
+fn steps(strategy: StrategyKind, random: &mut Random) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for percent in [5, 25, 50, 100] {
+        let is_last = percent == 100;
+        let has_weight = strategy != StrategyKind::Rolling && (is_last || random.chance(500));
+        if has_weight {
+            steps.push(Step::SetWeight(Weight::from_percent(percent)));
+        }
+        if has_weight || random.chance(100) {
+            steps.extend(between_weights(random));
+        }
+    }
+    steps
+}
+
+fn between_weights(random: &mut Random) -> Option<Step> {
+    match random.between(0, 19) {
+        0..=8 => Some(analysis(random)),
+        9..=12 => Some(Step::Pause { duration_ms: Some(u64::from(random.between(100, 40_000))) }),
+        13 => Some(Step::Pause { duration_ms: None }),
+        14 => Some(Step::Approve),
+        15 | 16 => Some(Step::Hook(hook("hook", random))),
+        _ => None,
+    }
+}
+
+fn analysis(random: &mut Random) -> Step {
+    let thresholds = Thresholds {
+        success_rate_min: None,
+        error_rate_max: Some(0.01),
+        latency_p95_max: None,
+        latency_p99_max: None,
+        latency_ratio_max: None,
+        samples_min: 10,
+    };
+    Step::Analysis(AnalysisStep { duration: random.millis(1_000, 60_000), thresholds })
+}
+
+fn hook(name: &str, random: &mut Random) -> Hook {
+    let argv = vec!["./check".to_owned()];
+    Hook { name: name.to_owned(), argv, timeout: random.millis(1_000, 20_000) }
+}
+
+/// Any command.
+pub(crate) fn command(random: &mut Random) -> Command {
+    let by = "ada".to_owned();
+    match random.between(0, 9) {
+        0..=2 => Command::Promote { full: random.chance(400), by },
+        3..=5 => Command::Pause { by, reason: None },
+        6..=8 => Command::Resume { by },
+        _ => Command::Abort { by, reason: None },
+    }
+}
