@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use switchback_domain::strategy::{FailureAction, StrategyKind};
 use switchback_domain::{Outcome, ReleaseId, Split, Timestamp, Weight};
 use switchback_engine::{
-    Command, Effect, Event, EventKind, Phase, PlanStep, RequestKind, Rollout, RolloutId, Service,
-    Transition, outstanding, violations,
+    CauseKind, Command, Effect, Event, EventKind, Phase, PlanStep, RequestKind, Rollout, RolloutId,
+    Service, Transition, outstanding, violations,
 };
+
+/// No step has so many instances to wait for.
+const PROGRESS_MAX: u32 = 40;
 
 /// Remembers what the engine was told about the active rollout.
 #[derive(Default)]
@@ -18,6 +21,8 @@ pub(crate) struct Oracle {
     passed: BTreeSet<usize>,
     /// Whether an operator said `promote`.
     word: bool,
+    /// How often the present step was granted more time.
+    progress: u32,
     ended: BTreeMap<RolloutId, u32>,
 }
 
@@ -42,9 +47,12 @@ impl Oracle {
         check_effects(moment)?;
         check_weights(moment)?;
         check_shrinking(moment)?;
+        check_words(moment)?;
+        check_revisions(moment)?;
         if let Some(rollout) = &after.rollout {
             check_baseline(moment, rollout)?;
             check_outstanding(moment, rollout)?;
+            self.check_progress(moment, rollout)?;
             self.check_promotion(moment, rollout)?;
         }
         Ok(())
@@ -102,6 +110,22 @@ impl Oracle {
         }
     }
 
+    /// Invariant 10: what makes no lasting progress ends, also when it looks busy.
+    fn check_progress(&mut self, moment: &Moment<'_>, rollout: &Rollout) -> Result<(), String> {
+        let is_same = |was: &Rollout| {
+            (was.request.id, was.position) == (rollout.request.id, rollout.position)
+                && was.is_forward() == rollout.is_forward()
+        };
+        match moment.before.rollout.as_ref().filter(|was| is_same(was)) {
+            None => self.progress = 0,
+            Some(was) => self.progress += u32::from(was.progress_at != rollout.progress_at),
+        }
+        if self.progress > PROGRESS_MAX {
+            return Err(format!("progress without end since {}", rollout.entered_at));
+        }
+        Ok(())
+    }
+
     /// Missing data never promotes, nor does a check that was not passed.
     fn check_promotion(&self, moment: &Moment<'_>, rollout: &Rollout) -> Result<(), String> {
         let was = moment.before.rollout.as_ref();
@@ -132,6 +156,33 @@ impl Oracle {
             return Err(format!("promoted with {ready} ready instances"));
         }
         Ok(())
+    }
+}
+
+/// A rollout adds one revision, at its promotion.
+fn check_revisions(moment: &Moment<'_>) -> Result<(), String> {
+    let number = |service: &Service| service.stable().map_or(0, |stable| stable.number);
+    let added = number(&moment.next.service) - number(moment.before);
+    let was_promoted = moment.before.rollout.as_ref().is_none_or(|rollout| rollout.promoted);
+    if added > u64::from(!was_promoted) { Err("one promotion too many".to_owned()) } else { Ok(()) }
+}
+
+/// Whoever says `promote` or `resume` is not answered by a deadline that ran while it was waited
+/// for that word.
+fn check_words(moment: &Moment<'_>) -> Result<(), String> {
+    let (EventKind::Commanded(Command::Promote { .. } | Command::Resume { .. }), Some(was)) =
+        (&moment.event.kind, &moment.before.rollout)
+    else {
+        return Ok(());
+    };
+    let after = &moment.next.service;
+    let ended = after.ended.iter().skip(moment.before.ended.len()).map(|ended| &ended.rollout);
+    let cause = after.rollout.iter().chain(ended).find(|is| is.request.id == was.request.id);
+    match cause.and_then(|rollout| rollout.cause.as_ref()).map(|cause| cause.kind) {
+        Some(CauseKind::Deadline | CauseKind::NotReady | CauseKind::NoEvidence) => {
+            Err("a word was given and a deadline answered".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -193,7 +244,12 @@ fn check_shrinking(moment: &Moment<'_>) -> Result<(), String> {
         if pool.desired == 0 && shrinks && weight > Weight::ZERO {
             return Err(format!("{release} is stopped while the data plane gives it {weight}"));
         }
+        let was = moment.before.rollout.as_ref().map(|rollout| rollout.request.id);
         let Some(rollout) = &moment.next.service.rollout else { continue };
+        if was != Some(rollout.request.id) {
+            // Somebody asked for fewer, before this rollout began.
+            continue;
+        }
         let policy = &rollout.request.policy;
         let available = policy.replicas.saturating_sub(policy.max_unavailable);
         let carried = u32::from(weight.basis_points()) * available / 10_000;

@@ -57,7 +57,7 @@ impl Control {
         }
         let last = self.sent.as_ref().map(|table| table.generation);
         let generation =
-            last.map_or(Generation::first(self.epoch), |last| last.next_in(self.epoch));
+            last.map_or_else(|| Generation::first(self.epoch), |last| last.next_in(self.epoch));
         let traffic = &self.service.traffic;
         Table { generation, shift: traffic.shift, split: traffic.split.clone(), endpoints }
     }

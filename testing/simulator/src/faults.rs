@@ -16,6 +16,8 @@ pub(crate) struct Faults {
     pub(crate) publish_twice: u32,
     /// The data plane's answer is lost.
     pub(crate) answer_lost: u32,
+    /// The data plane cannot be reached for minutes, from a table on.
+    pub(crate) outage: u32,
     /// A change of an instance is noticed only by the next poll.
     pub(crate) watch_lost: u32,
     /// Something already reported is reported again.
@@ -45,6 +47,7 @@ impl Faults {
             publish_late: rate(300),
             publish_twice: rate(300),
             answer_lost: rate(400),
+            outage: rate(60),
             watch_lost: rate(300),
             told_twice: rate(100),
             killed: rate(300),

@@ -64,7 +64,11 @@ pub(crate) fn policy(random: &mut Random) -> RolloutPolicy {
             _ => FailureAction::Rollback,
         },
         auto_promote: random.chance(850),
-        on_busy: *random.pick(&[BusyPolicy::Queue, BusyPolicy::Supersede, BusyPolicy::Refuse]),
+        on_busy: match random.between(0, 9) {
+            0..=5 => BusyPolicy::Queue,
+            6 | 7 => BusyPolicy::Supersede,
+            _ => BusyPolicy::Refuse,
+        },
         triggers: Triggers::default(),
         smoke_tests,
         revision_history_limit: random.between(1, 4),

@@ -2,6 +2,7 @@
 //! settled. `driver` is the control plane around the engine, `people` are its users.
 
 mod driver;
+mod names;
 mod people;
 mod settled;
 
@@ -30,10 +31,7 @@ const HAPPENINGS_MAX: u32 = 200_000;
 
 /// Runs a seed. The failure has the timeline that leads to it.
 pub fn simulate(seed: u64) -> Result<Trace, Failure> {
-    match Simulation::new(seed, false).run() {
-        Ok(trace) => Ok(trace),
-        Err(failure) => Err(retell(seed).err().unwrap_or(failure)),
-    }
+    Simulation::new(seed, false).run().map_err(|failure| retell(seed).err().unwrap_or(failure))
 }
 
 /// The same, with the timeline in any case.
@@ -55,6 +53,8 @@ pub(crate) struct Simulation {
     time: Timestamp,
     /// What the control plane's clock is ahead of it.
     ahead: Duration,
+    /// The data plane cannot be reached until then; it serves on.
+    outage_until: Timestamp,
     repaired_at: Option<Timestamp>,
     requests_left: u32,
     versions: u32,
@@ -95,6 +95,7 @@ impl Simulation {
             key,
             time,
             ahead: Duration::ZERO,
+            outage_until: Timestamp::default(),
             repaired_at: None,
             requests_left,
             versions: 0,
@@ -109,7 +110,7 @@ impl Simulation {
     fn run(mut self) -> Result<Trace, Failure> {
         match self.run_all() {
             Ok(()) => Ok(self.trace),
-            Err(what) => Err(Failure { what, trace: self.trace }),
+            Err(what) => Err(Failure { what, trace: Box::new(self.trace) }),
         }
     }
 
@@ -218,6 +219,9 @@ impl Simulation {
     }
 
     fn arrive(&mut self, epoch: Epoch, table: Table) {
+        if self.time < self.outage_until {
+            return;
+        }
         self.trace.line(self.time, || format!("    table {} arrives", table.generation));
         match self.world.plane.receive(table.clone()) {
             Arrival::Refused => return self.trace.mark("data plane", "refused an older table"),
@@ -241,6 +245,7 @@ impl Simulation {
     fn repair(&mut self) {
         self.trace.line(self.time, || "--- nothing goes wrong from here on".to_owned());
         self.faults = Faults::default();
+        self.outage_until = self.time;
         self.repaired_at = Some(self.time);
         self.heal();
         self.soon(1_000, 1_000, Happening::Help);

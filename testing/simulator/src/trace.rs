@@ -63,7 +63,7 @@ pub struct Failure {
     /// What did not hold.
     pub what: String,
     /// Up to there.
-    pub trace: Trace,
+    pub trace: Box<Trace>,
 }
 
 impl fmt::Display for Failure {

@@ -7,7 +7,7 @@ use crate::simulation::simulate;
 use crate::trace::Mark;
 
 /// Seeds that the committed table rests on.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 500;
 
 const PHASES: [&str; 12] = [
     "Idle",
@@ -41,7 +41,7 @@ pub fn transitions_table() -> String {
     for seed in 0..SEEDS {
         let trace = match simulate(seed) {
             Ok(trace) => trace,
-            Err(failure) => failure.trace,
+            Err(failure) => *failure.trace,
         };
         for (from_and_event, to) in trace.transitions {
             seen.entry(from_and_event).or_default().extend(to);

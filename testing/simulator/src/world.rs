@@ -17,6 +17,8 @@ pub(crate) enum Temper {
     NeverReady,
     CrashLoop,
     Flaps,
+    /// Some instances flap, the others are never ready.
+    Limps,
     Dies,
 }
 
@@ -36,10 +38,11 @@ impl Nature {
     pub(crate) fn draw(random: &mut Random, bad: bool) -> Self {
         let (mut temper, mut quality) = (Temper::Steady, Some(Outcome::Safe));
         if bad {
-            match random.between(0, 6) {
+            match random.between(0, 11) {
                 0 => temper = Temper::NeverReady,
                 1 => temper = Temper::CrashLoop,
-                2 => temper = Temper::Flaps,
+                2 | 7 => temper = Temper::Flaps,
+                8 => temper = Temper::Limps,
                 3 => temper = Temper::Dies,
                 4 => quality = Some(Outcome::Undecided),
                 5 => quality = None,
@@ -125,18 +128,20 @@ impl World {
         let (nature, instance) =
             (self.natures.get(release)?, self.instances.get(&(release.clone(), ordinal))?);
         let (delay, to) = match (instance.health, nature.temper) {
-            (Starting, Temper::NeverReady) | (Stopping, _) => return None,
+            (Starting, Temper::Limps) if ordinal % 2 == 1 => return None,
             (Starting, Temper::CrashLoop) => (random.millis(50, 2_000), Exited),
-            (Starting, Temper::Steady | Temper::Flaps | Temper::Dies) => {
+            (Starting, Temper::Steady | Temper::Flaps | Temper::Limps | Temper::Dies) => {
                 (random.millis(200, nature.start), Ready)
             }
-            (Ready, Temper::Flaps) => (random.millis(1_000, 30_000), Unready),
+            (Ready, Temper::Flaps | Temper::Limps) => (random.millis(1_000, 30_000), Unready),
             (Ready, Temper::Dies) => (random.millis(2_000, 60_000), Exited),
             (Ready, Temper::NeverReady | Temper::CrashLoop) => (random.millis(0, 1_000), Exited),
             (Ready, Temper::Steady) if random.chance(killed) => {
                 (random.millis(1_000, 400_000), Exited)
             }
-            (Ready, Temper::Steady) => return None,
+            (Starting, Temper::NeverReady) | (Ready, Temper::Steady) | (Stopping, _) => {
+                return None;
+            }
             (Unready, _) => (random.millis(500, 10_000), Ready),
             (Exited, Temper::CrashLoop | Temper::Dies) if instance.restarts >= 2 => {
                 (random.millis(10, 100), CrashLoop)

@@ -42,10 +42,9 @@ impl ProxyDataPlane {
         while self.is_locked()? {
             match self.health().await {
                 Ok(health) if !health.stopping => return Ok(health),
-                // It starts, or ends: both pass.
-                Ok(_) => {}
                 Err(source) if Instant::now() > deadline => return Err(self.silent(source)),
-                Err(_) => {}
+                // It starts, or ends: both pass.
+                Ok(_) | Err(_) => {}
             }
             if Instant::now() > deadline + STOP_MAX {
                 return Err(self.silent(io::ErrorKind::TimedOut.into()));

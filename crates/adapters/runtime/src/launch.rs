@@ -76,9 +76,12 @@ pub(crate) fn write_files(spec: &InstanceSpec, paths: &InstancePaths, port: u16)
         };
         let target = inside(&paths.work(), &file.target).map_err(named)?;
         let parent = target.parent().map_or(Ok(()), fs::create_dir_all);
-        let content = render(&file.content, &variables);
-        let written =
-            parent.and_then(|()| replace(&target, content.as_bytes(), Durability::Process));
+        let content = render(&file.content, &variables).into_bytes();
+        // A file that is right already needs no room: a full disk does not keep it from starting.
+        if fs::read(&target).is_ok_and(|earlier| earlier == content) {
+            continue;
+        }
+        let written = parent.and_then(|()| replace(&target, &content, Durability::Process));
         written.map_err(named)?;
     }
     Ok(())

@@ -10,6 +10,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -190,6 +191,17 @@ fn write_new(path: &Path, content: &[u8], durability: Durability) -> io::Result<
     if durability == Durability::Disk { file.sync_all() } else { Ok(()) }
 }
 
+/// Writes JSON over that of an existing file, in its place: that takes no room on a full disk.
+/// A reader may, at worst, meet a mixture that is no JSON.
+pub(crate) fn overwrite_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let mut content = serde_json::to_vec(value)?;
+    let earlier = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+    // Blanks over the end of a longer one.
+    content.resize(content.len().max(earlier), b' ');
+    file.write_all_at(&content, 0)
+}
+
 /// [`replace`] with JSON.
 pub(crate) fn replace_json<T: Serialize>(
     path: &Path,
@@ -243,6 +255,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         replace_json(&path, &1, Durability::Disk).unwrap();
+        overwrite_json(&path, &"a longer one").unwrap();
+        overwrite_json(&path, &1).unwrap();
+        assert_eq!(read_json::<u32>(&path).unwrap(), Some(1));
         fs::write(directory.path().join(".state.json.new-7.7"), "half").unwrap();
         let full = directory.path().join("none").join("state.json");
         assert!(replace_json(&full, &2, Durability::Process).is_err());

@@ -32,7 +32,8 @@ impl Options {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// A log file is closed before it grows beyond this many bytes. 4 MiB: read whole in a few
+    /// A log file is closed before it grows beyond this many bytes, or half as many and one line
+    /// if that is more. 4 MiB: read whole in a few
     /// milliseconds when somebody asks for the tail.
     pub log_file_bytes: u64,
     /// Log files kept per instance, at least 1. With 4 files an instance holds at most 16 MiB.

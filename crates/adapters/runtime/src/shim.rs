@@ -23,7 +23,7 @@ use signal_hook::consts::signal::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use switchback_ports::runtime::InstanceSpec;
 
-use crate::layout::{Durability, InstancePaths, read_json, remove, replace_json};
+use crate::layout::{Durability, InstancePaths, overwrite_json, read_json, remove, replace_json};
 use crate::proc_fs::Identity;
 use crate::record::{Phase, Record, monotonic_ms};
 use crate::settings::Limits;
@@ -44,6 +44,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The hidden subcommand `shim DIRECTORY`: supervises the instance that the directory describes
 /// until SIGTERM. Exit code 0 when it was stopped, or when another shim has the instance.
+///
+/// To be called on the main thread, before any other is started: what it starts dies with the
+/// thread that called it.
 pub fn shim_main(directory: &Path) -> ExitCode {
     match Shim::open(directory) {
         Ok(Some(shim)) => {
@@ -292,8 +295,9 @@ impl Shim {
     }
 
     fn save(&mut self) {
-        let saved = replace_json(&self.paths.state, &self.record, Durability::Process);
-        self.unsaved = saved.is_err();
+        let state = &self.paths.state;
+        let saved = replace_json(state, &self.record, Durability::Process);
+        self.unsaved = saved.or_else(|_| overwrite_json(state, &self.record)).is_err();
     }
 }
 

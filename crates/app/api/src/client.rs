@@ -27,7 +27,7 @@ use query::Query;
 use switchback_domain::EnvironmentName;
 
 /// Longest wait for an answer: the control plane answers at once and works afterwards.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 /// Longest wait for `down`: it answers when everything has stopped, drain included.
 const DOWN_WITHIN: Duration = Duration::from_mins(10);
 

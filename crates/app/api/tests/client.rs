@@ -1,5 +1,8 @@
 //! The client against a small server on a Unix socket: answers, problems, broken streams.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails should fail loudly")]
+
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,7 +47,7 @@ fn answer(status: &str, body: &str) -> String {
 fn stream(lines: &[String], whole: bool) -> String {
     let mut text = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
     for line in lines {
-        text.push_str(&format!("{:x}\r\n{line}\n\r\n", line.len() + 1));
+        let _ = write!(text, "{:x}\r\n{line}\n\r\n", line.len() + 1);
     }
     if whole {
         text.push_str("0\r\n\r\n");
@@ -175,7 +178,18 @@ async fn a_stream_that_breaks_goes_on_after_the_last_event_seen() {
     let expected = ["phase1", "step2", "probe0", "lost", "back", "verdict3", "ended4"];
     assert_eq!(told, expected);
     assert_eq!(requests.recv().await.unwrap(), "GET /v1/rollouts/r1/events?after=0 HTTP/1.1");
-    assert_eq!(requests.recv().await.unwrap(), "GET /v1/rollouts/r1/events?after=2 HTTP/1.1");
+    assert_eq!(requests.recv().await.unwrap(), "GET /v1/rollouts/r1/events?after=1 HTTP/1.1");
+}
+
+#[tokio::test]
+async fn a_break_between_two_events_of_one_record_loses_neither() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, listener) = socket(directory.path());
+    let first = [event(1, "phase"), event(2, "step"), event(2, "weight")];
+    let second = [event(2, "step"), event(2, "weight"), event(2, "note"), event(3, "ended")];
+    let _requests = serve(listener, vec![stream(&first, false), stream(&second, true)]);
+    let told = drain(&Client::new(path)).await.unwrap();
+    assert_eq!(told, ["phase1", "step2", "weight2", "lost", "back", "note2", "ended3"]);
 }
 
 #[tokio::test]

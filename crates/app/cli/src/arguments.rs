@@ -30,6 +30,7 @@ Exit codes: 0 done or promoted, 1 deployment failed, 64 usage, 69 control plane 
 
 /// Options of every command.
 #[derive(Debug, Clone, Default, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// The configuration; otherwise `switchback.yaml` here or in the nearest parent directory

@@ -30,6 +30,8 @@ use switchback_api::Problem;
 
 use crate::context::Context;
 
+pub(crate) use down::stop as stop_everything;
+
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -82,7 +84,7 @@ pub(crate) enum Command {
 }
 
 /// Runs a command; the answer is the exit code.
-pub(crate) async fn run(command: Command, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(command: Command, context: &mut Context<'_>) -> Result<u8, Problem> {
     match command {
         Command::Init(args) => init::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),
@@ -100,9 +102,9 @@ pub(crate) async fn run(command: Command, context: Context<'_>) -> Result<u8, Pr
         Command::Logs(args) => logs::run(args, context).await,
         Command::Ledger(args) => ledger::run(&args, context).await,
         Command::Down(args) => down::run(&args, context).await,
-        Command::Demo(args) => demo::run(&args, context),
-        Command::Schema(args) => schema::run(&args, context),
-        Command::Completions(args) => completions::run(&args, context),
+        Command::Demo(args) => demo::run(&args, context).await,
+        Command::Schema(args) => Ok(schema::run(&args, context)),
+        Command::Completions(args) => Ok(completions::run(&args, context)),
         Command::Man(args) => man::run(&args, context),
         Command::Control(args) => control::run(&args, context),
         Command::Generate(args) => generate::run(&args, context),

@@ -49,13 +49,13 @@ impl Context<'_> {
     pub(crate) fn environment(&self) -> Option<EnvironmentName> {
         self.global.environment.clone()
     }
+}
 
-    /// Who asks, for the audit: the user's name, or number.
-    pub(crate) fn by(&self) -> String {
-        let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-        let named = named.filter(|name| !name.is_empty());
-        named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
-    }
+/// Who asks, for the audit: the user's name, or number.
+pub(crate) fn by() -> String {
+    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let named = named.filter(|name| !name.is_empty());
+    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
 /// The current directory.

@@ -7,6 +7,7 @@ mod compose;
 mod configuration;
 mod context;
 mod daemon;
+mod demo;
 mod detect;
 mod error_pages;
 mod output;
@@ -48,15 +49,13 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<u8, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| code::INTERNAL.problem(error.to_string()))?;
     let file = arguments.global.file.clone().or(arguments.short_file);
-    let context = Context { global: arguments.global, file, output };
-    runtime.block_on(commands::run(arguments.command, context))
+    let mut context = Context { global: arguments.global, file, output };
+    runtime.block_on(commands::run(arguments.command, &mut context))
 }
 
 /// Prints help, the version, or what is wrong with the command line.
 fn not_parsed(error: &clap::Error) -> u8 {
     let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::OK,
-        _ => exit::USAGE,
-    }
+    let asked_for = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion].contains(&error.kind());
+    if asked_for { exit::OK } else { exit::USAGE }
 }

@@ -13,6 +13,27 @@ use crate::render::problem;
 /// Width assumed when the terminal does not say.
 const WIDTH_DEFAULT: usize = 100;
 
+/// What results are printed as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// Words.
+    Text,
+    /// One JSON document.
+    Json,
+    /// JSON events a line each, then one JSON document.
+    JsonEvents,
+}
+
+impl Format {
+    fn asked_for(global: &Global) -> Self {
+        match (global.json, global.events) {
+            (false, _) => Self::Text,
+            (true, false) => Self::Json,
+            (true, true) => Self::JsonEvents,
+        }
+    }
+}
+
 /// Where everything goes that a user sees.
 pub(crate) struct Output {
     out: Box<dyn Write>,
@@ -20,8 +41,7 @@ pub(crate) struct Output {
     look: Look,
     error_look: Look,
     interactive: bool,
-    json: bool,
-    events: bool,
+    format: Format,
     quiet: bool,
     /// The block drawn last: it is taken away before anything else is printed.
     block: Vec<String>,
@@ -44,8 +64,7 @@ impl Output {
             look: look(terminal),
             error_look: look(io::stderr().is_terminal()),
             interactive: terminal && !plain && !global.json,
-            json: global.json,
-            events: global.events,
+            format: Format::asked_for(global),
             quiet: global.quiet,
             block: Vec::new(),
             closed: false,
@@ -69,7 +88,7 @@ impl Output {
 
     /// Prints lines of a result, unless results are JSON.
     pub(crate) fn lines(&mut self, lines: impl IntoIterator<Item = impl AsRef<str>>) {
-        if self.json {
+        if self.format != Format::Text {
             return;
         }
         self.above_block(|output| {
@@ -109,14 +128,14 @@ impl Output {
 
     /// Prints the result as a JSON document on one line, when results are JSON.
     pub(crate) fn document(&mut self, document: &impl Serialize) {
-        if self.json {
+        if self.format != Format::Text {
             self.json_line(document);
         }
     }
 
     /// Prints an event as a JSON line, when they were asked for.
     pub(crate) fn event(&mut self, event: &impl Serialize) {
-        if self.json && self.events {
+        if self.format == Format::JsonEvents {
             self.json_line(event);
         }
     }
@@ -131,7 +150,7 @@ impl Output {
     }
 
     /// Draws a block in the place of the last one. Only for interactive output.
-    pub(crate) fn draw(&mut self, block: Vec<String>) {
+    pub(crate) fn draw(&mut self, block: &[String]) {
         if !self.interactive || self.quiet {
             return;
         }
@@ -161,7 +180,7 @@ impl Output {
         let _ = self.out(&erase(block.len()));
         print(self);
         if !block.is_empty() {
-            self.draw(block);
+            self.draw(&block);
         }
     }
 
@@ -247,8 +266,7 @@ pub(crate) mod testing {
             look,
             error_look: look,
             interactive,
-            json: global.json,
-            events: global.events,
+            format: Format::asked_for(global),
             quiet: global.quiet,
             block: Vec::new(),
             closed: false,
@@ -267,9 +285,9 @@ mod tests {
     #[test]
     fn a_block_is_redrawn_in_place_and_lines_go_above_it() {
         let (mut output, out, _) = output(&Global::default(), true);
-        output.draw(vec!["one".to_owned(), "two".to_owned()]);
+        output.draw(&["one".to_owned(), "two".to_owned()]);
         output.line("said");
-        output.draw(vec!["three".to_owned()]);
+        output.draw(&["three".to_owned()]);
         output.finish_block();
         let expected = "one\ntwo\n\x1b[2A\x1b[Jsaid\none\ntwo\n\x1b[2A\x1b[Jthree\n\x1b[1A\x1b[J";
         assert_eq!(out.text(), expected);

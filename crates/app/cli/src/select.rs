@@ -38,7 +38,8 @@ pub(crate) async fn newest(
         limit: None,
     };
     let rollouts = client.rollouts(&query).await?;
-    let chosen = rollouts.iter().find(|rollout| rollout.outcome.is_none()).or(rollouts.first());
+    let chosen =
+        rollouts.iter().find(|rollout| rollout.outcome.is_none()).or_else(|| rollouts.first());
     chosen.map(|rollout| rollout.id.clone()).ok_or_else(|| {
         let of = target.map(|name| format!(" of {name}")).unwrap_or_default();
         code::UNKNOWN_ROLLOUT.problem(format!("there has been no rollout{of} yet"))

@@ -14,6 +14,8 @@ use crate::stop::Stop;
 
 /// Time between two redraws without news: seconds pass on the screen.
 const REDRAW_EVERY: Duration = Duration::from_secs(1);
+/// Time between two lines of counts without a terminal.
+const COUNTS_EVERY_MS: u64 = 10_000;
 /// News waiting to be printed; the streams wait when there are more.
 const NEWS_WAITING_MAX: usize = 256;
 
@@ -110,7 +112,7 @@ pub(crate) async fn rollouts(
             }
             () = tokio::time::sleep(REDRAW_EVERY) => {}
         }
-        output.draw(watch.block(output));
+        output.draw(&watch.block(output));
     }
     output.finish_block();
     let mut details = Vec::with_capacity(ids.len());
@@ -147,6 +149,8 @@ struct Seen {
     newest: Option<String>,
     lost: bool,
     ended: bool,
+    /// When the counts were printed last.
+    counts_said_ms: Option<u64>,
 }
 
 impl Watch {
@@ -186,18 +190,31 @@ impl Watch {
 impl Seen {
     fn event(&mut self, event: &RolloutEvent, many: bool, output: &mut Output) {
         output.event(event);
-        // On a terminal the block shows weights and probes as they are now.
-        let passing = matches!(event.kind.as_str(), "weight" | "probe");
-        if passing || event.kind == "verdict" {
+        // On a terminal the block shows weights, probes and counts as they are now.
+        let passing = matches!(event.kind.as_str(), "weight" | "probe" | "progress");
+        if matches!(event.kind.as_str(), "probe" | "verdict") {
             self.newest = Some(event.text.clone());
         }
-        if !(passing && output.is_interactive()) {
+        if !(passing && output.is_interactive()) && self.is_due(event) {
             for line in progress::lines(event, many, output.look()) {
                 output.progress(line);
             }
         }
         self.ended = event.kind == "ended";
         self.summary = Some(event.summary.clone());
+    }
+
+    /// Counts come every second: lines that stay show them now and then only.
+    fn is_due(&mut self, event: &RolloutEvent) -> bool {
+        if event.kind != "progress" {
+            return true;
+        }
+        let last = self.counts_said_ms.unwrap_or(event.summary.started_ms);
+        let is_due = event.at_ms.saturating_sub(last) >= COUNTS_EVERY_MS;
+        if is_due {
+            self.counts_said_ms = Some(event.at_ms);
+        }
+        is_due
     }
 }
 
@@ -229,6 +246,18 @@ mod tests {
             assert_eq!(out.text().contains("weight 25%"), printed);
             assert!(watch.block(&output).join("\n").contains("weight 25%"));
         }
+    }
+
+    #[test]
+    fn counts_are_printed_now_and_then() {
+        let (mut output, out, _) = testing::output(&Global::default(), false);
+        let mut watch = Watch::new(1);
+        for second in 0..30 {
+            let at_ms = 1_000 + second * 1_000;
+            let event = RolloutEvent { at_ms, ..samples::event(0, "progress", "counts") };
+            watch.take(0, Progress::Event(Box::new(event)), &mut output);
+        }
+        assert_eq!(out.text().matches("counts").count(), 2, "{}", out.text());
     }
 
     #[test]

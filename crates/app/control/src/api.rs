@@ -154,7 +154,7 @@ async fn down(
     State(handle): State<Handle>,
     Json(_request): Json<DownRequest>,
 ) -> Result<Response, Refusal> {
-    handle.ask(|driver| driver.down()).await.ok_or_else(ending)?;
+    handle.ask(crate::driver::Driver::down).await.ok_or_else(ending)?;
     Ok(Json(serde_json::json!({})).into_response())
 }
 

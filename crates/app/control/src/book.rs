@@ -256,7 +256,7 @@ fn replay(journal: &dyn Journal) -> Result<Replayed, Error> {
         match (anchor, configured) {
             (Err(error), _) | (_, Err(error)) => failed = Some(error),
             (Ok(anchor), Ok(configured)) => {
-                replayed.anchor = anchor.or(replayed.anchor.take());
+                replayed.anchor = anchor.or_else(|| replayed.anchor.take());
                 replayed.configured =
                     configured.unwrap_or_else(|| std::mem::take(&mut replayed.configured));
             }

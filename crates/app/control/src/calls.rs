@@ -277,12 +277,18 @@ impl Driver {
     /// the next `up` brings it back.
     pub(crate) fn down(&mut self) {
         self.closing = true;
-        let ids: Vec<_> = self.fleet.instances().map(|instance| instance.spec.id.clone()).collect();
-        let generation = self.next_generation();
+        self.keep_data_plane.send_replace(false);
+        let starts = std::mem::take(&mut self.starts);
+        let known: Vec<_> = self.fleet.instances().cloned().collect();
+        let generation = self.generation();
         let (links, handle) = (self.links.clone(), self.handle.clone());
         self.tasks.spawn(async move {
+            // A start that ends after the stops would leave an orphan.
+            starts.join_all().await;
             // Traffic first: what is on its way still has somebody to answer it.
             let _ = links.supervision.stop().await;
+            let present = links.runtime.list().await.unwrap_or(known);
+            let ids = present.into_iter().map(|instance| instance.spec.id);
             let mut stops = tokio::task::JoinSet::new();
             for id in ids {
                 let runtime = links.runtime.clone();
@@ -396,7 +402,7 @@ impl Driver {
         let (events, _) = self.lines(id, Sequence(0))?;
         let active = service.rollout.as_ref().filter(|active| active.request.id == id);
         let ended = service.ended.iter().find(|ended| ended.rollout.request.id == id);
-        let rollout = active.or(ended.map(|ended| &ended.rollout));
+        let rollout = active.or_else(|| ended.map(|ended| &ended.rollout));
         Ok(Dossier {
             summary,
             plan: rollout
@@ -453,9 +459,10 @@ fn unknown_release(key: &ServiceKey) -> Problem {
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Problem {
-    let kind = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => code::LISTEN_PERMISSION,
-        _ => code::LISTEN_IN_USE,
+    let kind = if error.kind() == std::io::ErrorKind::PermissionDenied {
+        code::LISTEN_PERMISSION
+    } else {
+        code::LISTEN_IN_USE
     };
     kind.problem(format!("cannot listen on {address}: {error}"))
         .hint("stop the program that has this address, or change `route.listen`")

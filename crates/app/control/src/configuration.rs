@@ -76,7 +76,7 @@ impl Settings {
         service: &ServiceConfig,
         version: &Version,
     ) -> Result<Release, Problem> {
-        let base = self.config.parent().unwrap_or(Path::new("."));
+        let base = self.config.parent().unwrap_or_else(|| Path::new("."));
         let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
         let mut contents = BTreeMap::new();
         for source in service.config_sources(version) {

@@ -12,7 +12,7 @@ use switchback_ports::runtime::{self, Instance, Usage};
 use switchback_ports::{DataPlane, Prober, Runtime, Supervision};
 use switchback_routing::Table;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::book::Book;
@@ -112,6 +112,11 @@ pub(crate) struct Driver {
     receiver: mpsc::Receiver<Message>,
     /// Tasks beside the driver; they end with it.
     pub(crate) tasks: JoinSet<()>,
+    /// Those among them that may bring a process to life: `down` waits for them before it stops
+    /// what there is.
+    pub(crate) starts: JoinSet<()>,
+    /// Whether the data plane is to be kept running.
+    pub(crate) keep_data_plane: watch::Sender<bool>,
     pub(crate) fleet: Fleet,
     pub(crate) publisher: Publisher,
     pub(crate) heard: Option<Heard>,
@@ -123,7 +128,6 @@ pub(crate) struct Driver {
     pub(crate) hooks: HashSet<(RolloutId, usize)>,
     pub(crate) measured_at: Option<Instant>,
     pub(crate) progress_at: Option<Instant>,
-    generation: Generation,
     /// The journal did not take a record: nothing is tried again before this.
     pub(crate) journal_rests_until: Option<Instant>,
     pub(crate) fenced: bool,
@@ -143,6 +147,8 @@ impl Driver {
             handle: handle.clone(),
             receiver,
             tasks: JoinSet::new(),
+            starts: JoinSet::new(),
+            keep_data_plane: watch::Sender::new(true),
             fleet: Fleet::default(),
             publisher: Publisher::new(epoch),
             heard: None,
@@ -154,7 +160,6 @@ impl Driver {
             hooks: HashSet::new(),
             measured_at: None,
             progress_at: None,
-            generation: Generation::first(epoch),
             journal_rests_until: None,
             fenced: false,
             closing: false,
@@ -175,7 +180,11 @@ impl Driver {
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         self.tasks.spawn(tasks::watch_runtime(self.links.clone(), self.handle.clone()));
-        self.tasks.spawn(tasks::watch_data_plane(self.links.clone(), self.handle.clone()));
+        self.starts.spawn(tasks::watch_data_plane(
+            self.links.clone(),
+            self.handle.clone(),
+            self.keep_data_plane.subscribe(),
+        ));
         while !self.closed && !self.fenced {
             let wake = tokio::time::sleep(self.time_to_wake());
             tokio::select! {
@@ -189,6 +198,7 @@ impl Driver {
                 self.take_in(message);
             }
             while self.tasks.try_join_next().is_some() {}
+            while self.starts.try_join_next().is_some() {}
             if !self.closing {
                 self.settle();
             }
@@ -204,7 +214,7 @@ impl Driver {
             Message::Probed(id, role, result) => self.probed(&id, role, &result),
             Message::Started(id, result) => self.fleet.started(&id, result),
             Message::Stopped(id, gone) => self.fleet.stopped(&id, gone),
-            Message::Published(table, shifts, result) => self.published(table, shifts, result),
+            Message::Published(table, shifts, result) => self.published(table, &shifts, result),
             Message::Reported(result) => self.reported(result),
             Message::Supervised(result) => match result {
                 Ok(pid) => (self.data_plane_pid, self.data_plane_error) = (Some(pid), None),
@@ -278,15 +288,15 @@ impl Driver {
     fn published(
         &mut self,
         table: Table,
-        shifts: Shifts,
+        shifts: &Shifts,
         result: Result<Generation, data_plane::Error>,
     ) {
         if self.publisher.published(table, &result) {
-            self.acknowledge(&shifts);
+            self.acknowledge(shifts);
             return;
         }
         match result {
-            Err(data_plane::Error::Refused(why)) => self.give_up_refused(&shifts, &why),
+            Err(data_plane::Error::Refused(why)) => self.give_up_refused(shifts, &why),
             Err(data_plane::Error::Fenced { .. }) => self.fenced = true,
             Err(data_plane::Error::Unavailable(_)) | Ok(_) => {}
         }
@@ -339,12 +349,13 @@ impl Driver {
         }
     }
 
-    pub(crate) fn next_generation(&mut self) -> Generation {
-        self.generation = self.generation.next_in(self.book.epoch());
-        self.generation
+    /// The order of writes to the runtime. Writes about one instance follow each other, those
+    /// about several may overtake: it is the life of the control plane that fences.
+    pub(crate) fn generation(&self) -> Generation {
+        Generation::first(self.book.epoch())
     }
 
-    /// The candidate's figures for the active rollout of a service, if the data plane tells.
+    /// The journal's present time.
     pub(crate) fn now(&self) -> Timestamp {
         self.book.now()
     }

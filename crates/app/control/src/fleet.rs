@@ -160,7 +160,7 @@ impl Fleet {
     /// Brings the list of instances on their way out up to date with what the states want, and
     /// returns those whose stop is due: no table sends anything to them, and nothing of theirs is
     /// on its way, or it had its time.
-    pub(crate) fn to_stop(
+    pub(crate) fn due_stops(
         &mut self,
         wanted: &HashSet<InstanceId>,
         excluded: impl Fn(&InstanceId) -> bool,
@@ -193,13 +193,15 @@ impl Fleet {
 
     /// A stop ended; on failure it is tried again.
     pub(crate) fn stopped(&mut self, id: &InstanceId, gone: bool) {
-        self.retiring.remove(id);
         if gone {
+            self.retiring.remove(id);
             self.seen.remove(id);
             self.vitals.remove(id);
             if let Some((_, task)) = self.probing.remove(id) {
                 task.abort();
             }
+        } else if let Some(retiring) = self.retiring.get_mut(id) {
+            retiring.stopping = false;
         }
     }
 
@@ -213,8 +215,9 @@ impl Fleet {
         let known = service.pools.get(release).map_or(&[][..], |pool| &pool.instances);
         let same_but_reason = known.len() == reports.len()
             && known.iter().zip(&reports).all(|(old, new)| {
-                (&old.id, old.health, old.address, old.restarts)
-                    == (&new.id, new.health, new.address, new.restarts)
+                // The first reason is news: whoever gives up soon has to name it.
+                (&old.id, old.health, old.address, old.restarts, old.reason.is_some())
+                    == (&new.id, new.health, new.address, new.restarts, new.reason.is_some())
             });
         let recently = self.reported.get(release).is_some_and(|at| at.elapsed() < REASON_EVERY);
         if known == reports || (same_but_reason && recently) {

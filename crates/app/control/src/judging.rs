@@ -57,6 +57,7 @@ impl Meter {
 pub(crate) struct Trial {
     rollout: RolloutId,
     position: usize,
+    is_step: bool,
     judge: Judge,
     meter: Meter,
     pub(crate) custom: BTreeMap<String, f64>,
@@ -107,6 +108,7 @@ impl Trial {
             Some(mut trial) if trial.rollout == task.rollout => {
                 if trial.position != task.position {
                     trial.position = task.position;
+                    trial.is_step = task.step.is_some();
                     trial.judge.enter(task.step.clone(), now);
                     trial.spoke = None;
                 }
@@ -115,6 +117,7 @@ impl Trial {
             Some(_) | None => Self {
                 rollout: task.rollout,
                 position: task.position,
+                is_step: task.step.is_some(),
                 judge: Judge::new(
                     Rules { triggers: task.triggers.clone(), step: task.step.clone() },
                     now,
@@ -136,7 +139,7 @@ impl Trial {
     }
 
     /// Looks once. Returns the verdict if it is worth telling the engine.
-    pub(crate) fn look(&mut self, look: Look<'_>) -> Option<Verdict> {
+    pub(crate) fn look(&mut self, look: &Look<'_>) -> Option<Verdict> {
         self.meter.keep(&look.instances);
         let verdict = self.judge.look(Sample {
             at: look.at,
@@ -148,6 +151,10 @@ impl Trial {
             failed_probes: look.failed_probes,
             custom: self.custom.clone(),
         });
+        // Between two analysis steps nobody waits for a verdict, unless it is a bad one.
+        if !self.is_step && verdict.outcome != Outcome::Regressed {
+            return None;
+        }
         let worth_it = match (verdict.outcome, self.spoke) {
             (Outcome::Undecided, Some((Outcome::Undecided, at))) => at.elapsed() >= UNDECIDED_EVERY,
             (outcome, Some((spoken, _))) => outcome != spoken,

@@ -190,9 +190,9 @@ impl Driver {
 
     fn start(&mut self, spec: InstanceSpec) {
         self.fleet.start_ordered(&spec.id);
-        let generation = self.next_generation();
+        let generation = self.generation();
         let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
-        self.tasks.spawn(async move {
+        self.starts.spawn(async move {
             let result = runtime.ensure_running(&spec, generation).await;
             let result = result.map_err(|error| crate::driver::with_causes(&error));
             handle.send(Message::Started(spec.id, result)).await;
@@ -206,7 +206,7 @@ impl Driver {
             let service = states.get(&instance.spec.key);
             let policy = service.and_then(|service| {
                 let active = service.rollout.as_ref().map(|rollout| &rollout.request.policy);
-                active.or(service.stable().map(|stable| &stable.policy))
+                active.or_else(|| service.stable().map(|stable| &stable.policy))
             });
             policy.map_or(DRAIN_UNKNOWN, |policy| policy.drain_timeout)
         };
@@ -214,7 +214,8 @@ impl Driver {
             let heard = heard.filter(|h| publisher.is_current(&h.report, h.received))?;
             Some(fleet::in_flight(&heard.report, id))
         };
-        let due = self.fleet.to_stop(wanted, |id| publisher.excludes(id), in_flight, drain_timeout);
+        let due =
+            self.fleet.due_stops(wanted, |id| publisher.excludes(id), in_flight, drain_timeout);
         for (id, cut) in due {
             self.stop(id, cut);
         }
@@ -224,7 +225,7 @@ impl Driver {
         if cut > 0 {
             self.note_cut(&id, cut);
         }
-        let generation = self.next_generation();
+        let generation = self.generation();
         let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
         self.tasks.spawn(async move {
             let gone = runtime.ensure_stopped(&id, generation).await.is_ok();
@@ -354,7 +355,7 @@ impl Driver {
         let candidate = service.pool(rollout.candidate());
         let instances: Vec<_> = candidate.instances.iter().map(|i| i.id.clone()).collect();
         let mut trial = Trial::resume(self.trials.remove(key), task, now);
-        let verdict = trial.look(Look {
+        let verdict = trial.look(&Look {
             at: now,
             report: &heard.report,
             key,

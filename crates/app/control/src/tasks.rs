@@ -8,6 +8,7 @@ use switchback_domain::probe::{Probe, ProbeResult};
 use switchback_domain::{InstanceHealth, InstanceId, ServiceKey};
 use switchback_ports::runtime::Instance;
 use switchback_ports::{Prober, Runtime};
+use tokio::sync::watch;
 
 use crate::driver::{Handle, Links, Message};
 use crate::vitals::{ProbeRole, pace};
@@ -32,10 +33,14 @@ pub(crate) async fn watch_runtime(links: Links, handle: Handle) {
     }
 }
 
-/// Keeps the data plane running and reads its figures.
-pub(crate) async fn watch_data_plane(links: Links, handle: Handle) {
+/// Keeps the data plane running and reads its figures, for as long as it is wanted.
+pub(crate) async fn watch_data_plane(
+    links: Links,
+    handle: Handle,
+    mut wanted: watch::Receiver<bool>,
+) {
     let mut running = false;
-    loop {
+    while *wanted.borrow() {
         if !running {
             let started = links.supervision.ensure_started().await;
             running = started.is_ok();
@@ -44,7 +49,8 @@ pub(crate) async fn watch_data_plane(links: Links, handle: Handle) {
         let reported = links.data_plane.report().await;
         running &= reported.is_ok();
         handle.send(Message::Reported(reported)).await;
-        tokio::time::sleep(REPORT_EVERY).await;
+        // Whoever does not want it any more waits for this to end.
+        let _ = tokio::time::timeout(REPORT_EVERY, wanted.changed()).await;
     }
 }
 

@@ -36,8 +36,8 @@ pub(crate) struct Admin {
 }
 
 /// Opens the socket. It appears under its name only when it answers and with its permissions on.
-pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(directory) = path.parent() {
+pub(crate) fn bind(path: &Path, state_dir: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent().filter(|directory| !is_same(directory, state_dir)) {
         own_directory(directory)?;
     }
     let unready = path.with_extension("tmp");
@@ -49,14 +49,24 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Whether a directory is the state directory, which was chosen by whoever started us.
+fn is_same(directory: &Path, state_dir: &Path) -> bool {
+    fs::canonicalize(directory).is_ok_and(|directory| directory == state_dir)
+}
+
 /// Makes the directory, or checks that nobody else can put a socket of theirs there.
 fn own_directory(directory: &Path) -> io::Result<()> {
-    if !directory.exists() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
     }
     let facts = fs::symlink_metadata(directory)?;
-    let mine = facts.is_symlink() || facts.uid() == rustix::process::geteuid().as_raw();
-    if mine { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    let mine = facts.is_dir() && facts.uid() == rustix::process::geteuid().as_raw();
+    if mine && facts.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let reason = format!("{} belongs to somebody else", directory.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, Uri};
@@ -18,7 +19,7 @@ use crate::body::{Patience, RequestBody, Upload};
 use crate::compiled::Visit;
 use crate::counters::{Outcome, Ticket};
 use crate::headers;
-use crate::limits::RETRIES_MAX;
+use crate::limits::{INSTANCES_TRIED_MAX, RETRIES_MAX};
 use crate::pool::{Lease, Link, NoLink, connect};
 use crate::worker::Worker;
 
@@ -38,8 +39,10 @@ pub(crate) enum Failure {
 /// What became of one attempt.
 enum Attempt {
     Answered(Box<(Response<Incoming>, Lease)>),
-    /// Safe to repeat, with the request as it was.
-    Again(Box<Request<RequestBody>>, Failure),
+    /// The instance refused the connection; the request is as it was.
+    Refused(Request<RequestBody>),
+    /// The connection failed, but the request, as it was, can safely be sent again.
+    Again(Request<RequestBody>, Visit),
     Failed(Failure),
 }
 
@@ -64,31 +67,38 @@ pub(crate) async fn exchange(
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let upload = request.body().upload();
     let mut course = Course { worker, ticket, timeout, upload, tried: Vec::new(), fresh: false };
-    let mut last = Failure::Ours;
-    for repetition in 0..=RETRIES_MAX {
-        let Some(visit) = course.next_visit() else { return Err(last) };
-        if repetition > 0 {
+    let (mut held, mut last, mut repetitions) = (None, Failure::Ours, 0);
+    while course.tried.len() < INSTANCES_TRIED_MAX && repetitions <= RETRIES_MAX {
+        let Some(visit) = course.next_visit(held.as_ref()) else { break };
+        if last != Failure::Ours {
             ticket.retry();
         }
         match course.attempt(visit, request).await {
             Attempt::Answered(answer) => return Ok(*answer),
             Attempt::Failed(failure) => return Err(failure),
-            Attempt::Again(unsent, failure) => {
-                request = *unsent;
-                last = failure;
+            Attempt::Refused(unsent) => request = unsent,
+            Attempt::Again(unsent, visit) => {
+                request = unsent;
+                held = Some(visit);
+                repetitions += 1;
             }
         }
+        last = Failure::Version(Outcome::ConnectFailed);
     }
     Err(last)
 }
 
 impl Course<'_> {
-    /// The next instance, from the newest table: a repetition must not go to what it left out.
-    fn next_visit(&self) -> Option<Visit> {
+    /// The next instance, from the newest table: a repetition must not begin on what it left out.
+    /// If the whole version left it, only the instance that `held` keeps counted may be asked.
+    fn next_visit(&self, held: Option<&Visit>) -> Option<Visit> {
         let index = self.worker.index;
-        let chosen = self.worker.with_table(|table| {
-            let arm = table.arm(&self.ticket.arm().id).unwrap_or_else(|| self.ticket.arm());
-            draw(&arm.endpoints, &self.tried, index)
+        let own = self.ticket.arm();
+        let first = held.is_none() && self.tried.is_empty();
+        let chosen = self.worker.with_table(|table| match table.arm(&own.id) {
+            Some(arm) => draw(&arm.endpoints, &self.tried, index),
+            None if first => draw(&own.endpoints, &self.tried, index),
+            None => held.map(|visit| Arc::clone(&visit.endpoint)),
         });
         Some(Visit::begin(chosen?, index))
     }
@@ -101,8 +111,7 @@ impl Course<'_> {
             Err(NoLink::Refused) => {
                 visit.endpoint.eject();
                 self.tried.push(visit.endpoint.id);
-                let refused = Failure::Version(Outcome::ConnectFailed);
-                return Attempt::Again(Box::new(request), refused);
+                return Attempt::Refused(request);
             }
         };
         let spare = (link.reused && repeatable).then(|| Spare::of(&request));
@@ -141,18 +150,17 @@ impl Course<'_> {
         };
         self.fresh = true;
         let silent = !link.watch.take_heard();
-        let closed = Failure::Version(Outcome::ConnectFailed);
         if self.upload.as_ref().is_some_and(|upload| upload.failed()) {
             return Attempt::Failed(Failure::ClientGone);
         }
         if let Some(unsent) = error.take_message()
             && !self.upload.as_ref().is_some_and(|upload| upload.touched())
         {
-            return Attempt::Again(Box::new(unsent), closed);
+            return Attempt::Again(unsent, visit);
         }
         match spare {
-            Some(spare) if silent => Attempt::Again(Box::new(spare.request()), closed),
-            Some(_) | None if silent => Attempt::Failed(closed),
+            Some(spare) if silent => Attempt::Again(spare.request(), visit),
+            Some(_) | None if silent => Attempt::Failed(Failure::Version(Outcome::ConnectFailed)),
             Some(_) | None => Attempt::Failed(Failure::Version(Outcome::Broken)),
         }
     }

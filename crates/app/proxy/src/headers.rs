@@ -55,6 +55,17 @@ pub(crate) fn to_client(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
 }
 
+/// Whether the body is framed in a way that can be passed on: by length, by `chunked` alone, or by
+/// the end of the connection. Any other transfer coding would be lost with its header.
+pub(crate) fn has_plain_framing(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// Asks for, or answers, an upgrade to `protocol`.
 pub(crate) fn upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

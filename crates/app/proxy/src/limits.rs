@@ -25,8 +25,12 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Opening a connection to an instance on the same machine or network takes far less.
 pub const CONNECT_MAX: Duration = Duration::from_secs(1);
-/// Repetitions of one request: one for a stale connection, one for a dead instance.
+/// Repetitions of a request that was (or may have been) handed to a connection: the first stale
+/// connection is bad luck, the second one bad timing.
 pub const RETRIES_MAX: usize = 2;
+/// Instances of a version that are asked for a connection before the request is given up: nothing
+/// was sent, so asking the next one is safe.
+pub const INSTANCES_TRIED_MAX: usize = 8;
 /// How long an instance that just refused a connection is passed over: long enough not to try it
 /// with every request, short enough that a restarted one is used at once.
 pub const EJECTION: Duration = Duration::from_secs(1);
@@ -44,9 +48,9 @@ pub const UPSTREAM_IDLE_COUNT_MAX: usize = 256;
 pub const UPLOAD_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// First keep-alive probe of the kernel on a silent connection: finds hosts that vanished.
-pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+pub const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 /// Unacknowledged or unreadable data for this long ends a connection: a vanished or stuck client.
-pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(300);
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// A worker acknowledges within microseconds; this is a hang.
 pub const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);

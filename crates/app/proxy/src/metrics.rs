@@ -156,7 +156,9 @@ mod tests {
     fn arm(release: &str, micros: &[u64]) -> ArmReport {
         let mut stats =
             ArmStats { responses: [0, 2, 0, 0, 0], timed_out: 1, ..ArmStats::default() };
-        micros.iter().for_each(|micros| stats.latency.record(*micros));
+        for micros in micros {
+            stats.latency.record(*micros);
+        }
         let sample = sample_arm(release, &[]);
         let version = sample_arm("v1", &[]).version;
         let in_flight_by_instance = BTreeMap::new();

@@ -8,12 +8,11 @@
 //! that chose something the new table leaves out raised its count *before* the acknowledgement,
 //! and the reader, who received the acknowledgement, sees it raised. After the last
 //! acknowledgement such a count can only fall; each shard read as 0 stays 0, so a sum of 0 is the
-//! truth and not a snapshot of moving parts. The same holds per instance: the first choice of an
-//! instance follows the choice of the version in the same table, and repetitions choose from the
-//! newest table (`exchange`), which no longer names it.
+//! truth and not a snapshot of moving parts.
 //!
-//! A request waits in neither count between version and instance: the version's count is up from
-//! the choice on, and the instance is chosen in the same poll, before anything is awaited.
+//! The same holds per instance. The first instance is chosen in the same poll as the version, so
+//! before any later acknowledgement. A repetition chooses from the newest table, or, when that no
+//! longer names the version, stays with the instance whose count it still holds up (`exchange`).
 //!
 //! Traffic goes first: a table that cannot be written to disk is served all the same, and the
 //! report carries a warning until a write succeeds.
@@ -61,6 +60,8 @@ struct State {
     unsaved: Option<String>,
     /// What was wrong with the table found at the start.
     set_aside: Option<String>,
+    /// The newest table that every worker serves from.
+    acknowledged: Generation,
     stopping: bool,
 }
 
@@ -78,6 +79,7 @@ impl Plane {
             listeners: BTreeMap::new(),
             unsaved: None,
             set_aside: None,
+            acknowledged: Generation::default(),
             stopping: false,
         };
         Rc::new(Self {
@@ -113,6 +115,8 @@ impl Plane {
             }
         };
         let addresses: Vec<_> = router.addresses().collect();
+        // No request was taken yet, so nobody has to acknowledge.
+        self.state.borrow_mut().acknowledged = table.generation;
         self.swap(table, router);
         for address in addresses {
             self.try_listen(address);
@@ -203,7 +207,9 @@ impl Plane {
         match tokio::time::timeout(ACKNOWLEDGE_MAX, all).await {
             Ok(missing) if missing.is_empty() => {
                 let current = self.shared.table.load_full();
-                self.state.borrow_mut().registry.settle(&current.table);
+                let mut state = self.state.borrow_mut();
+                state.registry.settle(&current.table);
+                state.acknowledged = generation;
                 PublishAnswer::Serving { generation }
             }
             Ok(missing) => {
@@ -255,7 +261,9 @@ impl Plane {
             let failed = state.listeners.iter().filter(|(_, error)| error.is_some());
             let failed: Vec<_> = failed.map(|(address, _)| *address).collect();
             drop(state);
-            failed.into_iter().for_each(|address| self.try_listen(address));
+            for address in failed {
+                self.try_listen(address);
+            }
         }
     }
 
@@ -267,7 +275,7 @@ impl Plane {
         };
         Report {
             incarnation: self.incarnation.clone(),
-            generation: self.generation(),
+            generation: state.acknowledged,
             arms: state.registry.report(),
             unrouted: self.shared.unrouted_sum(),
             refused: self.shared.refused_sum(),
@@ -280,13 +288,9 @@ impl Plane {
         Health {
             pid: std::process::id(),
             incarnation: self.incarnation.clone(),
-            generation: self.generation(),
+            generation: self.shared.table.load().table.generation,
             stopping: self.state.borrow().stopping,
         }
-    }
-
-    fn generation(&self) -> Generation {
-        self.shared.table.load().table.generation
     }
 
     /// From now on only what was begun is finished.
@@ -305,4 +309,70 @@ fn ask(worker: &mpsc::UnboundedSender<Command>) -> oneshot::Receiver<()> {
     // A worker that is gone drops `done`, which the answer tells.
     let _ = worker.send(Command::Acknowledge(done));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_domain::Epoch;
+
+    use super::*;
+
+    /// A plane whose workers are the test.
+    fn plane(directory: &std::path::Path) -> (Rc<Plane>, Vec<mpsc::UnboundedReceiver<Command>>) {
+        let shared = Arc::new(Shared::new(2));
+        let (workers, inboxes): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| mpsc::unbounded_channel()).unzip();
+        let acceptor = Acceptor::start(Arc::clone(&shared), workers.clone(), 1).unwrap();
+        (Plane::new(shared, workers, acceptor, Store::new(directory)), inboxes)
+    }
+
+    fn table(counter: u64) -> Table {
+        Table { generation: Generation { epoch: Epoch(1), counter }, ..Table::default() }
+    }
+
+    async fn acknowledge(inbox: &mut mpsc::UnboundedReceiver<Command>) {
+        match inbox.recv().await {
+            Some(Command::Acknowledge(done)) => done.send(()).unwrap(),
+            other => panic!("not asked to acknowledge: {other:?}"),
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_table_is_published_only_when_every_worker_has_acknowledged() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plane, mut inboxes) = plane(directory.path());
+        let mut publishing = std::pin::pin!(plane.publish(table(1)));
+        for inbox in &mut inboxes {
+            tokio::select! {
+                biased;
+                early = &mut publishing => panic!("published too early: {early:?}"),
+                () = acknowledge(inbox) => {}
+            }
+            assert_eq!(plane.health().generation, table(1).generation, "in force at once");
+        }
+        let answer = publishing.await;
+        assert_eq!(answer, PublishAnswer::Serving { generation: table(1).generation });
+        assert_eq!(plane.report().generation, table(1).generation);
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_worker_that_hangs_or_is_gone_is_told_of_and_can_be_asked_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plane, mut inboxes) = plane(directory.path());
+        let answer = plane.publish(table(1)).await;
+        assert!(matches!(answer, PublishAnswer::Unacknowledged { .. }), "{answer:?}");
+        assert_eq!(plane.report().generation, Generation::default(), "not by every worker yet");
+        let again = async {
+            for inbox in &mut inboxes {
+                // Two questions wait: the first one's asker has gone.
+                let _ = inbox.recv().await;
+                acknowledge(inbox).await;
+            }
+        };
+        let (answer, ()) = tokio::join!(plane.publish(table(1)), again);
+        assert_eq!(answer, PublishAnswer::Serving { generation: table(1).generation });
+        inboxes.pop();
+        let (answer, ()) = tokio::join!(plane.publish(table(2)), acknowledge(&mut inboxes[0]));
+        assert!(matches!(answer, PublishAnswer::Unacknowledged { .. }), "{answer:?}");
+    }
 }

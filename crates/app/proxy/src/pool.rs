@@ -102,6 +102,9 @@ pub(crate) async fn connect(visit: &Visit) -> Result<Link, NoLink> {
         Ok(Err(error)) if is_exhausted(&error) => return Err(NoLink::Exhausted),
         Ok(Err(_)) | Err(_) => return Err(NoLink::Refused),
     };
+    if is_self_connected(&stream) {
+        return Err(NoLink::Refused);
+    }
     let (socket, watch) = Socket::new(stream);
     let handshake =
         http1::Builder::new().max_buf_size(BUFFER_BYTES_MAX).handshake(TokioIo::new(socket)).await;
@@ -111,6 +114,12 @@ pub(crate) async fn connect(visit: &Visit) -> Result<Link, NoLink> {
         let _ = connection.with_upgrades().await;
     });
     Ok(Link { sender, watch, reused: false })
+}
+
+/// Whether nobody listened and the kernel drew the very port we asked for as our own: then TCP
+/// connects a socket to itself. Happens on loopback, where instances have ports from that range.
+fn is_self_connected(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(own), Ok(peer)) if own == peer)
 }
 
 fn is_exhausted(error: &std::io::Error) -> bool {
@@ -152,5 +161,32 @@ impl Lease {
                 worker.pool.put(endpoint, Resting { link, since: Instant::now(), rest_max });
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_socket_connected_to_itself_is_no_instance() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        let stream = socket.connect(own).await.unwrap();
+        assert!(is_self_connected(&stream));
+        drop(stream);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert!(!is_self_connected(&stream));
+    }
+
+    #[test]
+    fn only_our_own_shortages_are_exhaustion() {
+        let of = |errno: rustix::io::Errno| std::io::Error::from_raw_os_error(errno.raw_os_error());
+        assert!(is_exhausted(&of(rustix::io::Errno::MFILE)));
+        assert!(is_exhausted(&of(rustix::io::Errno::ADDRNOTAVAIL)));
+        assert!(!is_exhausted(&of(rustix::io::Errno::CONNREFUSED)));
+        assert!(!is_exhausted(&of(rustix::io::Errno::HOSTUNREACH)));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
@@ -73,18 +73,26 @@ impl Threads {
 
 async fn control(options: &Options, state_dir: &Path, threads: Threads) -> Result<(), Error> {
     let Threads { shared, workers, acceptor, stop } = threads;
+    // Before anybody can know that we are here.
+    let mut signals = options.detach.then(Signals::new).transpose()?;
     let inboxes = workers.iter().map(|worker| worker.commands.clone()).collect();
     let plane = Plane::new(Arc::clone(&shared), inboxes, acceptor, Store::new(state_dir));
     plane.restore();
     let asked = Rc::new(Notify::new());
     let admin = Admin { plane: Rc::clone(&plane), shared, stop: Rc::clone(&asked) };
-    let listener = admin::bind(&options.admin_socket)
+    let listener = admin::bind(&options.admin_socket, state_dir)
         .map_err(|source| Error::Admin { path: options.admin_socket.clone(), source })?;
     log::note(&format!("process {} serves {}", std::process::id(), state_dir.display()));
     let answering = tokio::task::spawn_local(admin::serve(admin, listener));
     let listening = Rc::clone(&plane);
     let listening = tokio::task::spawn_local(async move { listening.retry_listening().await });
-    wait_for_the_end(options.detach, &asked).await?;
+    match &mut signals {
+        Some(signals) => tokio::select! {
+            () = signals.end() => {}
+            () = asked.notified() => {}
+        },
+        None => asked.notified().await,
+    }
     plane.set_stopping();
     listening.abort();
     finish(&plane, &workers, &stop).await;
@@ -92,21 +100,32 @@ async fn control(options: &Options, state_dir: &Path, threads: Threads) -> Resul
     Ok(())
 }
 
-async fn wait_for_the_end(signals: bool, asked: &Notify) -> Result<(), Error> {
-    if !signals {
-        asked.notified().await;
-        return Ok(());
+/// The signals a process of its own obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let catch = |kind| signal(kind).map_err(Error::Runtime);
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hang_up: catch(SignalKind::hangup())?,
+        })
     }
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = asked.notified() => return Ok(()),
-            // A terminal that closes is no reason to stop serving.
-            _ = hang_up.recv() => {}
+
+    /// Waits until one says that this is the end.
+    async fn end(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // A terminal that closes is no reason to stop serving.
+                _ = self.hang_up.recv() => {}
+            }
         }
     }
 }

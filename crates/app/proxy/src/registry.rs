@@ -3,7 +3,7 @@
 //! Counters of a version outlive its place in the table; once drained they are kept as plain
 //! numbers, and of those only the newest [`RETIRED_ARMS_MAX`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::limits::RETIRED_ARMS_MAX;
 pub(crate) struct Registry {
     workers: usize,
     arms: BTreeMap<ArmId, Entry>,
-    /// Versions out of the table, the longest gone first.
-    retired: VecDeque<ArmId>,
+    /// Counts the versions that left the table, to know which left first.
+    leavings: u64,
     endpoints_made: u64,
 }
 
@@ -31,13 +31,14 @@ struct Entry {
     /// What was counted in earlier stays in the table.
     settled: ArmStats,
     live: Option<Arc<Counters>>,
+    /// Its number among those that left the table; `None` while it is named.
+    left: Option<u64>,
     endpoints: BTreeMap<(InstanceId, SocketAddr), Arc<Endpoint>>,
 }
 
 impl Registry {
     pub(crate) fn new(workers: usize) -> Self {
-        let (arms, retired) = (BTreeMap::new(), VecDeque::new());
-        Self { workers, arms, retired, endpoints_made: 0 }
+        Self { workers, arms: BTreeMap::new(), leavings: 0, endpoints_made: 0 }
     }
 
     /// The arms of a table in its order, each with the counters and instances it had before.
@@ -51,6 +52,7 @@ impl Registry {
             version: arm.version.clone(),
             settled: ArmStats::default(),
             live: None,
+            left: None,
             endpoints: BTreeMap::new(),
         });
         let counters = entry.live.get_or_insert_with(|| Arc::new(Counters::new(workers)));
@@ -75,35 +77,37 @@ impl Registry {
             .iter()
             .map(|arm| (&arm.id, arm.endpoints.iter().map(|e| (&e.instance, e.address)).collect()))
             .collect();
-        self.retired.retain(|id| !named.contains_key(id));
         for (id, entry) in &mut self.arms {
             let endpoints = named.get(id);
             entry.endpoints.retain(|(instance, address), endpoint| {
                 endpoints.is_some_and(|kept| kept.contains(&(instance, *address)))
                     || endpoint.in_flight() > 0
             });
-            if endpoints.is_none() {
-                entry.rest();
-                if !self.retired.contains(id) {
-                    self.retired.push_back(id.clone());
-                }
+            if endpoints.is_some() {
+                entry.left = None;
+                continue;
+            }
+            entry.rest();
+            if entry.left.is_none() {
+                self.leavings += 1;
+                entry.left = Some(self.leavings);
             }
         }
         self.forget();
     }
 
-    /// Drops the oldest drained ones above the limit.
+    /// Drops those that left first, once drained, above the limit.
     fn forget(&mut self) {
-        let mut surplus = self.retired.len().saturating_sub(RETIRED_ARMS_MAX);
-        self.retired.retain(|id| {
-            let drained = self.arms.get(id).is_none_or(|entry| entry.live.is_none());
-            let forgotten = surplus > 0 && drained;
-            if forgotten {
-                surplus -= 1;
+        let drained = self.arms.iter().filter(|(_, entry)| entry.live.is_none());
+        let mut gone: Vec<_> =
+            drained.filter_map(|(id, entry)| Some((entry.left?, id.clone()))).collect();
+        let surplus = gone.len().saturating_sub(RETIRED_ARMS_MAX);
+        if surplus > 0 {
+            gone.sort();
+            for (_, id) in &gone[..surplus] {
                 self.arms.remove(id);
             }
-            !forgotten
-        });
+        }
     }
 
     /// What was counted, ascending by arm.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
@@ -63,6 +64,12 @@ fn target(
     if request.method() == Method::CONNECT {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not offered here"));
     }
+    if !headers::has_plain_framing(request.headers()) {
+        return Err((
+            StatusCode::NOT_IMPLEMENTED,
+            "no transfer coding but chunked is offered here",
+        ));
+    }
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => return Err((StatusCode::BAD_REQUEST, "more than one Host header")),
@@ -74,7 +81,7 @@ fn target(
         (None, _) => return Err((StatusCode::BAD_REQUEST, "no Host header")),
     };
     // An absolute target overrides the header (RFC 9112, 3.2.2).
-    let named = request.uri().authority().map(|authority| authority.as_str());
+    let named = request.uri().authority().map(Authority::as_str);
     if named.is_some_and(|name| name.contains('@')) || !is_host_text(host.as_bytes()) {
         return Err((StatusCode::BAD_REQUEST, "the Host header is not a host"));
     }
@@ -131,8 +138,10 @@ async fn forward(
         Ok(answered) => answered,
         Err(failure) => return failed(failure, ticket, busy),
     };
-    let status = response.status();
-    if status == StatusCode::SWITCHING_PROTOCOLS {
+    if !headers::has_plain_framing(response.headers()) {
+        return failed(Failure::Version(Outcome::Broken), ticket, busy);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else {
             return failed(Failure::Version(Outcome::Broken), ticket, busy);
         };
@@ -170,7 +179,7 @@ fn origin_form(uri: Uri) -> Uri {
         return uri;
     }
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Uri::try_from(path).unwrap_or(Uri::from_static("/"))
+    Uri::try_from(path).unwrap_or_else(|_| Uri::from_static("/"))
 }
 
 fn passed_on(

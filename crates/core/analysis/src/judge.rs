@@ -37,9 +37,9 @@ use crate::trail::Trail;
 /// its time is over, `samples_min` is reached and every threshold holds.
 ///
 /// **Windows start anew** when looks are further apart than a quarter of the window (never less
-/// than 10 s, or two intervals of a custom metric) and when the time of a look does not move
-/// forward; those about requests also when a counter goes back, the data plane's incarnation
-/// changes or the baseline appears or vanishes. Nothing fires and no step passes over such a gap.
+/// than 10 s, or two intervals of a custom metric) and when the time of a look moves back; those
+/// about requests also when a counter goes back, the data plane's incarnation changes or the
+/// baseline appears or vanishes. Nothing fires and no step passes over such a gap.
 ///
 /// Latencies are exact to 1.6 % (the histogram's buckets); one in the limit's own bucket keeps it.
 #[derive(Debug, Clone)]
@@ -88,8 +88,9 @@ impl Judge {
     /// Takes a look and says what all of them so far show.
     pub fn look(&mut self, sample: Sample) -> Verdict {
         let Sample { at, incarnation, candidate, baseline, .. } = sample;
-        let is_forward = at >= self.started && self.last.is_none_or(|last| at > last);
-        if !is_forward {
+        // A second look within the same millisecond shows nothing new, and takes nothing away.
+        let goes_on = at >= self.started && self.last.is_none_or(|last| at >= last);
+        if !goes_on {
             self.clear();
         }
         self.last = Some(at);

@@ -87,17 +87,18 @@ impl Traffic {
         if !is_continued {
             self.clear();
         }
-        let mut findings: Vec<_> =
-            self.triggers.iter_mut().map(|trigger| trigger.look(at, &now)).collect();
         let anchor = self.whole.look_back(at);
         let is_over = anchor.as_ref().is_some_and(|anchor| anchor.is_complete);
         let watched = anchor.as_ref().map_or(Duration::ZERO, |anchor| anchor.watched);
         let window = anchor.map_or_else(Arms::default, |anchor| now.since(anchor.value));
+        let mut findings = Vec::new();
+        // The step's come first: what they lack is what a rollout waits for.
         if let Some(thresholds) = &self.thresholds {
             let look = Look { window: &window, now: &now, thresholds, is_over };
             findings.push(look.samples(watched, self.whole.window()));
             findings.extend(look.all());
         }
+        findings.extend(self.triggers.iter_mut().map(|trigger| trigger.look(at, &now)));
         if at >= self.begun {
             self.whole.keep(at, &now);
         }

@@ -9,6 +9,9 @@ use crate::table::Table;
 use crate::value::load::below;
 use crate::value::{Node, Place, Value};
 
+/// Nobody mends more mistakes than this in one go, and each carries its own texts.
+const MISTAKES_MAX: usize = 1000;
+
 /// Collects the mistakes of one file.
 pub(crate) struct Reader {
     file: String,
@@ -45,13 +48,21 @@ impl Reader {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
+        let (message, hint, code) = match self.mistakes.len() {
+            0..MISTAKES_MAX => (message.into(), hint.into(), code),
+            MISTAKES_MAX => {
+                let message = "there are more mistakes than these".to_owned();
+                (message, "mend these first".to_owned(), Code::Limit)
+            }
+            _ => return,
+        };
         self.mistakes.push(Diagnostic {
             file: self.file.clone(),
             line: place.line,
             column: place.column,
             path: path.to_owned(),
-            message: message.into(),
-            hint: hint.into(),
+            message,
+            hint,
             code,
         });
     }

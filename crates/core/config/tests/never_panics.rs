@@ -122,6 +122,9 @@ fn huge_files_are_refused_at_once() {
     let wide = format!("project: p\nservices: {{{}}}\n", wide.join(", "));
     let mistakes = parse(&wide, "case").unwrap_err();
     assert_eq!(mistakes.as_slice()[0].code.as_str(), "SB0102");
+    let wrong: Vec<_> = (0..5000).map(|n| format!("k{n}: 1")).collect();
+    let mistakes = parse(&format!("{{{}}}", wrong.join(", ")), "case").unwrap_err();
+    assert!((1000..1100).contains(&mistakes.len()), "{}", mistakes.len());
     for nested in ["[".repeat(50_000), "- ".repeat(50_000), "{a: ".repeat(50_000)] {
         check(&nested);
     }

@@ -220,6 +220,7 @@ mod tests {
                         assert!(*baseline <= old);
                         old = *baseline;
                     }
+                    assert!(old > 0 || weight == Weight::ALL, "somebody serves: {ladder:?}");
                     assert!(old + new <= policy.replicas + surge, "{ladder:?}");
                     assert!(old + new >= policy.replicas - policy.max_unavailable, "{ladder:?}");
                 }

@@ -1,4 +1,5 @@
 //! The router against examples and against a naive matcher that tries every route.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,12 +50,12 @@ fn found<'a>(router: &'a Router, host: &str, path: &str) -> Option<&'a str> {
 
 #[test]
 fn exact_host_beats_wildcard_beats_any() {
-    let routes = vec![
+    let wanted = vec![
         route("any", &[], "/"),
         route("wild", &["*.example.com"], "/"),
         route("exact", &["api.example.com"], "/"),
     ];
-    let router = Router::new(&table(routes)).unwrap();
+    let router = Router::new(&table(wanted)).unwrap();
     assert_eq!(found(&router, "api.example.com", "/"), Some("exact"));
     assert_eq!(found(&router, "API.Example.com:8080", "/x"), Some("exact"));
     assert_eq!(found(&router, "www.example.com.", "/x"), Some("wild"));
@@ -66,12 +67,12 @@ fn exact_host_beats_wildcard_beats_any() {
 
 #[test]
 fn the_longest_prefix_wins_on_segment_boundaries() {
-    let routes = vec![
+    let wanted = vec![
         route("api", &[], "/api"),
         route("v2", &[], "/api/v2/"),
         route("admin", &["a.test"], "/admin"),
     ];
-    let router = Router::new(&table(routes)).unwrap();
+    let router = Router::new(&table(wanted)).unwrap();
     let cases = [
         ("/api", Some("api")),
         ("/api/", Some("api")),
@@ -115,10 +116,10 @@ fn nonsense_is_refused_with_its_subject() {
 #[test]
 fn ten_thousand_routes_are_found_each() {
     let hosts: Vec<String> = (0..100).map(|host| format!("h{host}.test")).collect();
-    let routes = (0..10_000)
+    let wanted = (0..10_000)
         .map(|n: usize| route("svc", &[&hosts[n / 100]], &format!("/p{}/q", n % 100)))
         .collect();
-    let router = Router::new(&table(routes)).unwrap();
+    let router = Router::new(&table(wanted)).unwrap();
     for n in 0..10_000 {
         assert!(found(&router, &hosts[n / 100], &format!("/p{}/q/r", n % 100)).is_some());
         assert!(found(&router, &hosts[n / 100], &format!("/p{}/qq", n % 100)).is_none());

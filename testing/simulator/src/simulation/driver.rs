@@ -2,11 +2,12 @@
 
 use switchback_domain::{Epoch, Finding, InstanceHealth, Outcome, ReleaseId, Timestamp, Verdict};
 use switchback_engine::{
-    Command, Effect, Ending, Event, EventKind, Rejection, RolloutId, Service, Transition,
-    describe_phase, outstanding, step,
+    Effect, Ending, Event, EventKind, RolloutId, Service, Transition, describe_phase, outstanding,
+    step,
 };
 
 use super::Simulation;
+use super::names::{cause_name, detail, ending_name, event_name, rejection_name};
 use crate::agenda::Happening;
 use crate::check::Moment;
 use crate::control::Control;
@@ -57,6 +58,9 @@ impl Simulation {
             self.record(event, next, now);
             return checked;
         }
+        if !self.trace.events.is_multiple_of(4) {
+            return Ok(());
+        }
         let again = step(&next.service, &EventKind::Ticked.into(), now);
         if again.is_ok_and(|again| again.service == next.service) {
             return Ok(());
@@ -87,9 +91,11 @@ impl Simulation {
             if self.crashed.contains_key(&id) {
                 self.trace.mark("ending after a crash", ending);
             }
-            if ended.rollout.plan.len() > 1 && ended.rollout.position == 0 && ended.rollout.promoted
-            {
+            if ended.ending == Ending::Promoted && !ended.rollout.promoted {
                 self.trace.mark("queue", "what waited served already");
+            }
+            if let Some(cause) = &ended.rollout.cause {
+                self.trace.mark("cause", cause_name(cause.kind));
             }
         }
         mark_way_back(&mut self.trace, before, after);
@@ -172,6 +178,11 @@ impl Simulation {
     fn send(&mut self, table: &Table) {
         let epoch = self.control.epoch;
         let arrive = || Happening::Arrive { epoch, table: table.clone() };
+        if self.random.chance(self.faults.outage) {
+            self.outage_until = self.time + self.random.millis(60_000, 600_000);
+            self.trace.line(self.time, || "    the data plane cannot be reached".to_owned());
+            self.trace.mark("data plane", "could not be reached for minutes");
+        }
         if self.random.chance(self.faults.publish_lost) {
             self.trace.mark("data plane", "a table was lost");
         } else {
@@ -322,6 +333,10 @@ impl Simulation {
     }
 
     pub(super) fn poll(&mut self) -> Result<(), String> {
+        if self.random.chance(self.faults.crash / 3) {
+            self.crash("between events");
+            return Ok(());
+        }
         self.look_at_everything();
         let epoch = self.control.epoch;
         self.soon(20_000, 40_000, Happening::Poll { epoch });
@@ -377,9 +392,6 @@ fn mark_way_back(trace: &mut Trace, before: &Service, after: &Service) {
     if was.is_forward() && !is.is_forward() {
         trace.mark("taken back in", describe_phase(&was.phase));
     }
-    if let (true, Some(cause)) = (was.cause.is_none(), &is.cause) {
-        trace.mark("cause", cause_name(cause.kind));
-    }
     if describe_phase(&was.phase) == "Stuck" && describe_phase(&is.phase) != "Stuck" {
         trace.mark("stuck", "healed");
     }
@@ -404,82 +416,5 @@ fn came_to(before: &Service, after: &Service) -> &'static str {
     match ended {
         Some(ended) if is != Some(was.request.id) => ending_name(ended.ending),
         _ => phase(after),
-    }
-}
-
-fn ending_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Promoted => "ended: promoted",
-        Ending::RolledBack => "ended: rolled back",
-        Ending::Withdrawn => "ended: withdrawn",
-        Ending::Superseded => "ended: superseded",
-    }
-}
-
-fn event_name(event: &Event) -> &'static str {
-    match &event.kind {
-        EventKind::Requested(_) => "requested",
-        EventKind::Commanded(Command::Promote { full: false, .. }) => "promote",
-        EventKind::Commanded(Command::Promote { full: true, .. }) => "promote in full",
-        EventKind::Commanded(Command::Pause { .. }) => "pause",
-        EventKind::Commanded(Command::Resume { .. }) => "resume",
-        EventKind::Commanded(Command::Abort { .. }) => "abort",
-        EventKind::PoolObserved { .. } => "instances observed",
-        EventKind::TrafficAcknowledged { .. } => "traffic acknowledged",
-        EventKind::WayBackChecked { obstacles, .. } if obstacles.is_empty() => "way back clear",
-        EventKind::WayBackChecked { .. } => "way back blocked",
-        EventKind::HookFinished { passed: true, .. } => "hook passed",
-        EventKind::HookFinished { passed: false, .. } => "hook failed",
-        EventKind::Judged { verdict, .. } => match verdict.outcome {
-            Outcome::Regressed => "judged regressed",
-            Outcome::Safe => "judged safe",
-            Outcome::Undecided => "judged undecided",
-        },
-        EventKind::Ticked => "time passed",
-    }
-}
-
-fn detail(event: &Event) -> String {
-    match &event.kind {
-        EventKind::Requested(request) => {
-            format!("{} {} {:?}", request.id, request.release.version, request.policy)
-        }
-        EventKind::PoolObserved { release, instances } => {
-            let health: Vec<_> = instances.iter().map(|instance| instance.health).collect();
-            format!("{release} {health:?}")
-        }
-        EventKind::TrafficAcknowledged { shift } => format!("{shift}"),
-        EventKind::HookFinished { position, .. } | EventKind::Judged { position, .. } => {
-            format!("at step {}", position + 1)
-        }
-        EventKind::Commanded(_) | EventKind::WayBackChecked { .. } | EventKind::Ticked => {
-            String::new()
-        }
-    }
-}
-
-fn rejection_name(rejection: &Rejection) -> &'static str {
-    match rejection {
-        Rejection::Busy { .. } => "busy",
-        Rejection::QueueFull(_) => "queue full",
-        Rejection::Unchanged => "unchanged",
-        Rejection::NoRollout => "no rollout",
-        Rejection::NotNow { verb, .. } => verb,
-    }
-}
-
-fn cause_name(kind: switchback_engine::CauseKind) -> &'static str {
-    use switchback_engine::CauseKind as Kind;
-    match kind {
-        Kind::Regressed => "regressed",
-        Kind::NotReady => "not ready",
-        Kind::CrashLoop => "crash loop",
-        Kind::Died => "died",
-        Kind::CheckFailed => "check failed",
-        Kind::NoEvidence => "no evidence",
-        Kind::Deadline => "deadline",
-        Kind::NotVerified => "not verified",
-        Kind::Aborted => "aborted",
-        Kind::Superseded => "superseded",
     }
 }

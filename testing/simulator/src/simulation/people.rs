@@ -1,6 +1,7 @@
 //! People at random: requests, interference, and after the last fault somebody who helps.
 
 use switchback_domain::Release;
+use switchback_domain::strategy::RolloutPolicy;
 use switchback_engine::{Command, EventKind, Phase, Request, RequestKind, RolloutId};
 
 use super::Simulation;
@@ -33,33 +34,34 @@ impl Simulation {
     }
 
     fn draw_request(&mut self) -> Request {
-        let back = self.control.service.revision_to_restore(None).cloned();
-        let known = back.and_then(|back| {
-            let release = self.control.service.releases.get(&back.release)?.clone();
-            Some((release, back.policy))
-        });
-        let (kind, release, policy) = match known {
-            Some((release, policy)) if self.random.chance(200) => {
-                self.trace.mark("requested", "a rollback");
-                (RequestKind::Rollback, release, policy)
-            }
-            _ => {
-                let release = self.draw_release();
-                (RequestKind::Deploy, release, operator::policy(&mut self.random))
-            }
-        };
         let id = RolloutId(self.next_id);
         self.next_id += 1;
-        Request {
-            id,
-            kind,
-            release,
-            policy,
-            accept_no_rollback: self.random.chance(100),
-            by: "ada".to_owned(),
-            asked_at: self.now(),
-            wall_ms: 0,
+        let (kind, release, policy) = match self.random.between(0, 19) {
+            0 | 1 => self.draw_repetition(),
+            2..=5 => self.draw_rollback(),
+            _ => None,
         }
+        .unwrap_or_else(|| {
+            let policy = operator::policy(&mut self.random);
+            (RequestKind::Deploy, self.draw_release(), policy)
+        });
+        let (accept_no_rollback, asked_at) = (self.random.chance(100), self.now());
+        let by = "ada".to_owned();
+        Request { id, kind, release, policy, accept_no_rollback, by, asked_at, wall_ms: 0 }
+    }
+
+    /// What serves already, once more.
+    fn draw_repetition(&mut self) -> Option<(RequestKind, Release, RolloutPolicy)> {
+        let stable = self.control.service.stable()?.clone();
+        let release = self.control.service.releases.get(&stable.release)?.clone();
+        Some((RequestKind::Deploy, release, stable.policy))
+    }
+
+    fn draw_rollback(&mut self) -> Option<(RequestKind, Release, RolloutPolicy)> {
+        let back = self.control.service.revision_to_restore(None)?.clone();
+        let release = self.control.service.releases.get(&back.release)?.clone();
+        self.trace.mark("requested", "a rollback");
+        Some((RequestKind::Rollback, release, back.policy))
     }
 
     fn draw_release(&mut self) -> Release {

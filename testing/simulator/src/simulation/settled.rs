@@ -38,8 +38,11 @@ impl Simulation {
     }
 
     fn is_told_less(&self) -> bool {
-        let known = |release| self.control.service.pools.contains_key(release);
-        self.world.instances.keys().any(|(release, _)| !known(release))
+        let pools = &self.control.service.pools;
+        self.world.releases().iter().any(|release| {
+            let seen = pools.get(release).map(|pool| &pool.instances);
+            seen != Some(&self.world.report(&self.key, release))
+        })
     }
 
     /// Nothing is left over and everything that was asked for has an end.

@@ -15,8 +15,9 @@ use crate::settings::Limits;
 
 /// Read from a pipe at once: all that a pipe holds.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Formatted records handed to the log at once: many short lines grow when formatted.
-const BATCH_BYTES: usize = 64 * 1024;
+/// Formatted records handed to the log at once: many short lines grow when formatted. Less when
+/// the log's files are small, so that they stay so.
+const BATCH_BYTES: u64 = 64 * 1024;
 /// A rest after each chunk of a flood: what is dropped is read at 64 MB/s at most, so that the
 /// flood costs its process its speed and the others nothing.
 const FLOOD_REST: Duration = Duration::from_millis(1);
@@ -28,11 +29,13 @@ pub(super) type Readers = Vec<JoinHandle<()>>;
 #[derive(Debug, Clone)]
 pub(super) struct Output {
     log: Arc<Mutex<LogWriter>>,
+    batch_bytes: u64,
 }
 
 impl Output {
     pub(super) fn open(directory: PathBuf, limits: &Limits) -> io::Result<Self> {
-        Ok(Self { log: Arc::new(Mutex::new(LogWriter::open(directory, limits)?)) })
+        let log = Arc::new(Mutex::new(LogWriter::open(directory, limits)?));
+        Ok(Self { log, batch_bytes: BATCH_BYTES.min(limits.log_file_bytes / 2) })
     }
 
     /// Writes a line of the supervisor's own.
@@ -104,7 +107,7 @@ impl<'a> Batch<'a> {
     fn add(&mut self, line: &[u8]) {
         format_record(&mut self.records, self.at_ms, self.stream, line);
         self.lines += 1;
-        if self.records.len() >= BATCH_BYTES {
+        if self.records.len() as u64 >= self.output.batch_bytes {
             self.flush();
         }
     }

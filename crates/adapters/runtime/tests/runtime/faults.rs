@@ -1,10 +1,10 @@
 //! Everything that goes wrong: bad commands, bad processes, killed processes, killed shims.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use switchback_ports::Runtime;
 use switchback_ports::runtime::{Instance, LogQuery, ProcessState};
 
@@ -117,6 +117,15 @@ async fn a_killed_shim_leaves_no_orphan_and_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_shim_takes_its_process_with_it_even_if_nobody_looks() {
+    let world = World::new();
+    let spec = script("exec sleep 1000");
+    world.run(&spec).await;
+    send(world.shim(&spec.id), Signal::KILL);
+    world.wait_for_processes(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_death_of_a_shim_wakes_the_control_plane() {
     let world = World::new();
     let spec = script("exec sleep 1000");
@@ -154,6 +163,8 @@ async fn a_shim_that_was_stopped_can_be_stopped_for_good() {
     world.run(&spec).await;
     send(world.shim(&spec.id), Signal::STOP);
     world.stop(&spec).await;
+    // It went on, and did what it was told: it was not killed.
+    world.wait_for_line(&spec, "stopped").await;
     assert_eq!(world.processes(), [""; 0]);
 }
 
@@ -166,12 +177,15 @@ async fn a_stranger_with_the_id_of_a_dead_shim_is_left_alone() {
     send(world.shim(&spec.id), Signal::KILL);
     world.wait(&spec, is_lost).await;
     // The leader of a session, as the shim was, with a child.
-    let mut stranger = Command::new("setsid")
-        .args(["sh", "-c", "sleep 1000 & wait"])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    state["shim"]["pid"] = stranger.id().into();
+    let mut stranger = Family(
+        Command::new("setsid")
+            .args(["sh", "-c", "sleep 1000 & wait"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    state["shim"]["pid"] = stranger.0.id().into();
     fs::write(world.state_file(&spec.id), state.to_string()).unwrap();
     let next = world.another();
     assert_eq!(next.list().await.unwrap()[0].process, ProcessState::Lost);
@@ -180,11 +194,17 @@ async fn a_stranger_with_the_id_of_a_dead_shim_is_left_alone() {
     world.wait(&spec, is_lost).await;
     fs::write(world.state_file(&spec.id), state.to_string()).unwrap();
     world.stop(&spec).await;
-    assert!(stranger.try_wait().unwrap().is_none(), "the stranger was killed");
-    let family = rustix::process::Pid::from_child(&stranger);
-    let group = rustix::process::getpgid(Some(family)).unwrap();
-    rustix::process::kill_process_group(group, Signal::KILL).unwrap();
-    stranger.wait().unwrap();
+    assert!(stranger.0.try_wait().unwrap().is_none(), "the stranger was killed");
+}
+
+/// The leader of a session and of a group; the group ends with the test.
+struct Family(Child);
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        let _ = self.0.wait();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -213,7 +213,7 @@ async fn use_of_processor_and_memory_is_of_all_its_processes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_lets_the_last_worker_finish() {
     let world = World::new();
-    let text = "sh -c 'trap \"\" TERM; sleep 0.5; echo worker done' & echo up; wait";
+    let text = "sh -c 'trap \"\" TERM; echo up; sleep 0.5; echo worker done' & wait";
     let spec = script(text);
     world.run(&spec).await;
     world.wait_for_line(&spec, "up").await;

@@ -33,8 +33,12 @@ pub enum Progress {
 pub struct Follow {
     client: Client,
     rollout: String,
-    /// The last journaled event that was passed on.
-    after: u64,
+    /// The sequence of the newest journaled event that was passed on.
+    newest: u64,
+    /// How many events of that sequence were passed on: one journal record may tell several.
+    told: usize,
+    /// How many events of that sequence the present connection will repeat.
+    repeated: usize,
     stream: Option<EventStream>,
     /// An event that is told after [`Progress::Back`].
     pending: Option<RolloutEvent>,
@@ -56,19 +60,15 @@ impl Follow {
         Self {
             client,
             rollout,
-            after: 0,
+            newest: 0,
+            told: 0,
+            repeated: 0,
             stream: None,
             pending: None,
             ended: false,
             away: None,
             reconnect_for: RECONNECT_FOR_MAX,
         }
-    }
-
-    /// Skips what happened up to a sequence number.
-    #[must_use]
-    pub fn after(self, sequence: u64) -> Self {
-        Self { after: sequence, ..self }
     }
 
     /// Another limit than [`RECONNECT_FOR_MAX`].
@@ -108,12 +108,14 @@ impl Follow {
             return Ok(Some(self.pass_on(event)));
         }
         let Some(stream) = &mut self.stream else {
-            self.stream = Some(self.client.events(&self.rollout, self.after).await?);
+            // The newest record once more: the break may have come between two of its events.
+            let after = self.newest.saturating_sub(1);
+            self.stream = Some(self.client.events(&self.rollout, after).await?);
+            self.repeated = self.told;
             return Ok(None);
         };
         let Some(event) = stream.next().await? else { return self.end_of_stream().await };
-        // Progress that is not journaled carries sequence 0 and is always new.
-        if event.sequence != 0 && event.sequence <= self.after {
+        if self.is_repeated(&event) {
             return Ok(None);
         }
         if self.away.take().is_some() {
@@ -124,9 +126,28 @@ impl Follow {
     }
 
     fn pass_on(&mut self, event: RolloutEvent) -> Progress {
-        self.after = self.after.max(event.sequence);
+        if event.sequence > self.newest {
+            self.newest = event.sequence;
+            (self.told, self.repeated) = (0, 0);
+        }
+        if event.sequence == self.newest && event.sequence != 0 {
+            self.told += 1;
+        }
         self.ended = event.kind == ENDED;
         Progress::Event(Box::new(event))
+    }
+
+    /// Whether an event was passed on before the last break. Progress that is not journaled
+    /// carries sequence 0 and is always new.
+    fn is_repeated(&mut self, event: &RolloutEvent) -> bool {
+        if event.sequence == 0 || event.sequence > self.newest {
+            return false;
+        }
+        let is_repeated = event.sequence < self.newest || self.repeated > 0;
+        if event.sequence == self.newest {
+            self.repeated = self.repeated.saturating_sub(1);
+        }
+        is_repeated
     }
 
     /// The end of the stream is the rollout's end only when the rollout says so itself: a control

@@ -16,7 +16,7 @@ pub(crate) struct Args {
     no_wait: bool,
 }
 
-pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let watch = (!args.no_wait).then_some(Hoped::TakenBack);
     tell::active(args.target, Command::Abort, false, watch, context).await
 }

@@ -1,7 +1,7 @@
 //! `switchback completions`.
 
 use clap_complete::Shell;
-use switchback_api::{Problem, exit};
+use switchback_api::exit;
 
 use crate::context::Context;
 use crate::reference;
@@ -12,7 +12,7 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) fn run(args: &Args, context: &mut Context<'_>) -> u8 {
     context.output.raw(&reference::completions(args.shell));
-    Ok(exit::OK)
+    exit::OK
 }

@@ -12,7 +12,7 @@ pub(crate) struct Args {
     detached: bool,
 }
 
-pub(crate) fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let launch = context.launch()?;
     if args.detached {
         // Fails only for a leader of a process group, which already is on its own.

@@ -1,8 +1,9 @@
 //! `switchback demo`.
 
-use switchback_api::{Problem, code};
+use switchback_api::Problem;
 
-use crate::context::Context;
+use crate::context::{Context, by};
+use crate::demo;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -11,7 +12,7 @@ pub(crate) struct Args {
     fast: bool,
 }
 
-pub(crate) fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
-    let _ = (args.fast, context);
-    Err(code::INTERNAL.problem("the demo is not built in"))
+pub(crate) async fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
+    let by = by();
+    demo::run(args.fast, by, context.output).await
 }

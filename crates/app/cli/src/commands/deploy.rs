@@ -5,7 +5,7 @@ use switchback_domain::strategy::{BusyPolicy, StrategyKind};
 use switchback_domain::{ServiceName, Version};
 
 use crate::arguments::named;
-use crate::context::Context;
+use crate::context::{Context, by};
 use crate::output::Output;
 use crate::render::plan;
 use crate::watch::{self, Hoped};
@@ -34,11 +34,11 @@ pub(crate) struct Args {
     pub(crate) no_wait: bool,
 }
 
-pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let client = context.client()?;
     let (dry_run, no_wait) = (args.dry_run, args.no_wait);
-    let request = request(args, &context);
-    let output = context.output;
+    let request = request(args, context);
+    let output = &mut *context.output;
     if dry_run {
         let plan = client.plan(&request).await?;
         output.lines(plan::lines(&plan, output.look()));
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem>
     }
     let accepted = client.deploy(&request).await?;
     say_accepted(&accepted, output);
-    if no_wait {
+    if no_wait || accepted.rollout.is_empty() {
         output.document(&accepted);
         return Ok(exit::OK);
     }
@@ -63,14 +63,16 @@ fn request(args: Args, context: &Context<'_>) -> DeployRequest {
         on_busy: args.on_busy,
         accept_no_rollback: args.accept_no_rollback,
         dry_run: args.dry_run,
-        by: context.by(),
+        by: by(),
     }
 }
 
 /// Says what was begun.
 pub(crate) fn say_accepted(accepted: &Accepted, output: &mut Output) {
     let queued = if accepted.queued { ", waits for the active one" } else { "" };
-    output.line(format!("rollout {} accepted{queued}", accepted.rollout));
+    if !accepted.rollout.is_empty() {
+        output.line(format!("rollout {} accepted{queued}", accepted.rollout));
+    }
     if let Some(note) = &accepted.note {
         output.note(note);
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use switchback_api::client::{Client, Error};
 use switchback_api::{DownRequest, Problem, exit};
 
-use crate::context::Context;
+use crate::context::{Context, by};
 use crate::{daemon, paths};
 
 /// How long the control plane may take to go after it has answered, or broken off.
@@ -25,12 +25,12 @@ struct Stopped {
     stopped: bool,
 }
 
-pub(crate) async fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let client = context.client()?;
-    let request = DownRequest { by: context.by() };
+    let request = DownRequest { by: by() };
     let needed = args.force || paths::sockets_are_left(&context.state_dir()?);
     let launch = if needed { Some(context.launch()?) } else { None };
-    let output = context.output;
+    let output = &mut *context.output;
     if let Err(error) = client.status(None).await {
         // Instances and the data plane outlive a control plane: only one can stop them in order.
         let Some(launch) = launch.filter(|_| error.is_passing()) else {
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem
 }
 
 /// Stops everything. The control plane may be gone before its answer is through.
-async fn stop(client: &Client, request: &DownRequest) -> Result<(), Problem> {
+pub(crate) async fn stop(client: &Client, request: &DownRequest) -> Result<(), Problem> {
     match client.down(request).await {
         Ok(()) | Err(Error::Broken(_) | Error::NotRunning { .. }) => {}
         Err(error) => return Err(error.into()),

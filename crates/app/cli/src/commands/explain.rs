@@ -22,7 +22,7 @@ struct Page<'a> {
     page: &'a str,
 }
 
-pub(crate) async fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let target = args.target.as_deref();
     if let Some(text) = target.filter(|text| error_pages::is_code(text)) {
         return page(text, context);
@@ -31,14 +31,14 @@ pub(crate) async fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem
     let environment = context.environment();
     let id = select::newest(&client, target, environment.as_ref()).await?;
     let detail = client.rollout(&id).await?;
-    let output = context.output;
+    let output = &mut *context.output;
     output.lines(explain::lines(&detail, now_ms(), output.look()));
     output.document(&detail);
     Ok(exit::OK)
 }
 
 /// Prints an error code's page. Needs no control plane.
-fn page(text: &str, context: Context<'_>) -> Result<u8, Problem> {
+fn page(text: &str, context: &mut Context<'_>) -> Result<u8, Problem> {
     let Some((code, page)) = error_pages::find(text) else {
         return Err(code::UNKNOWN_CODE
             .problem(format!("there is no error code {text}"))

@@ -14,7 +14,7 @@ pub(crate) struct Args {
     directory: PathBuf,
 }
 
-pub(crate) fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let files = reference::files();
     reference::write_all(&args.directory, &files)?;
     for (name, _) in &files {

@@ -17,14 +17,14 @@ pub(crate) struct Args {
     limit: u32,
 }
 
-pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let query = RolloutsQuery {
         environment: context.environment(),
         service: args.service,
         limit: Some(args.limit),
     };
     let rollouts = context.client()?.rollouts(&query).await?;
-    let output = context.output;
+    let output = &mut *context.output;
     output.lines(history::lines(&rollouts, now_ms(), output.look()));
     output.document(&rollouts);
     Ok(exit::OK)

@@ -23,13 +23,13 @@ struct Written {
     found: Vec<String>,
 }
 
-pub(crate) fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let here = here()?;
-    let file = here.join(context.file.as_deref().unwrap_or(CONFIG_NAME.as_ref()));
+    let file = here.join(context.file.as_deref().unwrap_or_else(|| CONFIG_NAME.as_ref()));
     let found = detect::look_at(file.parent().unwrap_or(&here));
     let text = configuration::starter(&found)?;
     configuration::write_new(&file, &text, args.force)?;
-    let output = context.output;
+    let output = &mut *context.output;
     for service in &found.services {
         output.progress(format!("found {}: service {}", service.because, service.name));
     }

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     instance: Option<String>,
 }
 
-pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let client = context.client()?;
     let query = LogsQuery {
         environment: context.environment(),
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem>
         instance: args.instance,
         from: LogsFrom::Tail(args.tail),
     };
-    let output = context.output;
+    let output = &mut *context.output;
     let page = client.logs(&query).await?;
     if args.follow {
         return follow(&client, query, page, output).await;

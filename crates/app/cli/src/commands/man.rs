@@ -14,7 +14,7 @@ pub(crate) struct Args {
     directory: PathBuf,
 }
 
-pub(crate) fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let pages = reference::man_pages()?;
     reference::write_all(&args.directory, &pages)?;
     context.output.line(format!("wrote {} man pages to {}", pages.len(), args.directory.display()));

@@ -12,6 +12,6 @@ pub(crate) struct Args {
     target: Target,
 }
 
-pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     tell::active(args.target, Command::Pause, false, None, context).await
 }

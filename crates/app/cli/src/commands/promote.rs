@@ -19,7 +19,7 @@ pub(crate) struct Args {
     watch: bool,
 }
 
-pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let watch = args.watch.then_some(Hoped::Promoted);
     tell::active(args.target, Command::Promote, args.full, watch, context).await
 }

@@ -4,7 +4,7 @@ use switchback_api::{Problem, RollbackRequest, Status, exit};
 use switchback_domain::ServiceName;
 
 use crate::commands::deploy::say_accepted;
-use crate::context::Context;
+use crate::context::{Context, by};
 use crate::watch::{self, Hoped};
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     no_wait: bool,
 }
 
-pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let client = context.client()?;
     let environment = context.environment();
     let before = client.status(environment.as_ref()).await?;
@@ -35,9 +35,9 @@ pub(crate) async fn run(args: Args, context: Context<'_>) -> Result<u8, Problem>
         revision: args.to,
         config_only: args.config_only,
         reason: args.reason,
-        by: context.by(),
+        by: by(),
     };
-    let output = context.output;
+    let output = &mut *context.output;
     let accepted = client.rollback(&request).await?;
     say_accepted(&accepted, output);
     if args.no_wait {

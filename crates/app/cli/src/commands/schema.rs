@@ -1,6 +1,6 @@
 //! `switchback schema`.
 
-use switchback_api::{Problem, exit};
+use switchback_api::exit;
 
 use crate::configuration;
 use crate::context::Context;
@@ -8,7 +8,7 @@ use crate::context::Context;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-pub(crate) fn run(_args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) fn run(_args: &Args, context: &mut Context<'_>) -> u8 {
     context.output.raw(&configuration::schema());
-    Ok(exit::OK)
+    exit::OK
 }

@@ -22,10 +22,10 @@ pub(crate) struct Args {
     watch: bool,
 }
 
-pub(crate) async fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let client = context.client()?;
     let environment = context.environment();
-    let output = context.output;
+    let output = &mut *context.output;
     let status = client.status(environment.as_ref()).await?;
     if args.watch {
         return watch(&client, environment.as_ref(), output).await;
@@ -52,7 +52,7 @@ async fn watch(
             Err(error) => vec![waiting(error)?],
         };
         if output.is_interactive() {
-            output.draw(lines);
+            output.draw(&lines);
         } else if lines != last {
             output.lines(&lines);
             output.line("");

@@ -3,7 +3,7 @@
 use switchback_api::client::{Client, Command};
 use switchback_api::{CommandRequest, Problem, exit};
 
-use crate::context::Context;
+use crate::context::{Context, by};
 use crate::select;
 use crate::watch::{self, Hoped};
 
@@ -24,12 +24,12 @@ pub(crate) async fn active(
     command: Command,
     full: bool,
     watch: Option<Hoped>,
-    context: Context<'_>,
+    context: &mut Context<'_>,
 ) -> Result<u8, Problem> {
     let client = context.client()?;
     let environment = context.environment();
     let id = select::active(&client, target.target.as_deref(), environment.as_ref()).await?;
-    tell(&client, &id, command, request(target.reason, full, &context), watch, context).await
+    tell(&client, &id, command, request(target.reason, full), watch, context).await
 }
 
 /// Tells the newest rollout that is meant something, ended or not.
@@ -37,16 +37,16 @@ pub(crate) async fn newest(
     target: Target,
     command: Command,
     watch: Option<Hoped>,
-    context: Context<'_>,
+    context: &mut Context<'_>,
 ) -> Result<u8, Problem> {
     let client = context.client()?;
     let environment = context.environment();
     let id = select::newest(&client, target.target.as_deref(), environment.as_ref()).await?;
-    tell(&client, &id, command, request(target.reason, false, &context), watch, context).await
+    tell(&client, &id, command, request(target.reason, false), watch, context).await
 }
 
-fn request(reason: Option<String>, full: bool, context: &Context<'_>) -> CommandRequest {
-    CommandRequest { full, reason, by: context.by() }
+fn request(reason: Option<String>, full: bool) -> CommandRequest {
+    CommandRequest { full, reason, by: by() }
 }
 
 async fn tell(
@@ -55,9 +55,9 @@ async fn tell(
     command: Command,
     request: CommandRequest,
     watch: Option<Hoped>,
-    context: Context<'_>,
+    context: &mut Context<'_>,
 ) -> Result<u8, Problem> {
-    let output = context.output;
+    let output = &mut *context.output;
     let accepted = client.command(id, command, &request).await?;
     output.line(format!("{} {}: accepted", command.word(), accepted.rollout));
     if let Some(note) = &accepted.note {

@@ -7,7 +7,7 @@ use switchback_api::client::Client;
 use switchback_api::{Problem, RolloutDetail, RolloutSummary, UpAnswer, UpRequest, exit};
 
 use crate::configuration;
-use crate::context::Context;
+use crate::context::{Context, by};
 use crate::daemon::{self, Ended};
 use crate::output::Output;
 use crate::render::outcome;
@@ -36,12 +36,12 @@ enum Control {
     Elsewhere,
 }
 
-pub(crate) async fn run(args: &Args, context: Context<'_>) -> Result<u8, Problem> {
+pub(crate) async fn run(args: &Args, context: &mut Context<'_>) -> Result<u8, Problem> {
     let launch = context.launch()?;
     configuration::must_be_sound(&launch.config, launch.environment.as_ref())?;
     let client = context.client()?;
-    let request = UpRequest { environment: context.environment(), by: context.by() };
-    let output = context.output;
+    let request = UpRequest { environment: context.environment(), by: by() };
+    let output = &mut *context.output;
     let control = match client.status(None).await {
         Ok(status) => {
             output.note(format!("the control plane runs already (pid {})", status.control.pid));

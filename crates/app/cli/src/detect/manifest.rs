@@ -108,8 +108,8 @@ pub(crate) fn nginx(directory: &Path) -> Option<FoundService> {
 
 /// The services a compose file names.
 pub(crate) fn compose_services(directory: &Path) -> Vec<String> {
-    let names = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
-    let text = names.into_iter().find_map(|name| read(directory, name)).unwrap_or_default();
+    let files = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
+    let text = files.into_iter().find_map(|file| read(directory, file)).unwrap_or_default();
     let inside = text.lines().skip_while(|line| line.trim_end() != "services:").skip(1);
     let inside = inside.take_while(|line| line.starts_with([' ', '#']) || line.trim().is_empty());
     let indent = |line: &str| line.len() - line.trim_start().len();

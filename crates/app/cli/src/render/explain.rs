@@ -50,7 +50,7 @@ fn head(detail: &RolloutDetail, now_ms: u64, look: Look) -> Vec<String> {
 fn because(detail: &RolloutDetail) -> String {
     let summary = &detail.summary;
     let found = detail.verdict.as_ref().and_then(|verdict| verdict.cause());
-    let cause = summary.cause.as_deref().or(found.map(|finding| finding.summary.as_str()));
+    let cause = summary.cause.as_deref().or_else(|| found.map(|finding| finding.summary.as_str()));
     let cause = cause.map_or_else(|| "no cause was written down".to_owned(), clean);
     match summary.outcome {
         Some(RolloutOutcome::Promoted) => format!(

@@ -24,6 +24,14 @@ pub(crate) fn of_rule(rule: &str, number: f64) -> String {
     short(number)
 }
 
+/// The baseline's number beside a rule's: rules that compare show its own latency.
+pub(crate) fn of_baseline(rule: &str, number: f64) -> String {
+    if rule.contains("latency_ratio") || rule == "response_time" {
+        return seconds(number);
+    }
+    of_rule(rule, number)
+}
+
 /// Seconds, in milliseconds below one.
 fn seconds(number: f64) -> String {
     if number < 1.0 {

@@ -3,7 +3,7 @@
 use switchback_domain::{Finding, Outcome, Verdict};
 
 use crate::render::look::{Look, clean, outcome_tone};
-use crate::render::number::{count, of_rule};
+use crate::render::number::{count, of_baseline, of_rule};
 use crate::render::table::{self, Cell};
 
 /// The verdict in a word.
@@ -48,7 +48,9 @@ fn row(finding: &Finding) -> Vec<Cell> {
         Cell::text(word(finding.outcome)).tone(outcome_tone(finding.outcome)),
         Cell::number(observed),
         Cell::number(number(finding.limit)),
-        Cell::number(finding.baseline.map(number).unwrap_or_default()),
+        Cell::number(
+            finding.baseline.map(|number| of_baseline(&finding.rule, number)).unwrap_or_default(),
+        ),
         Cell::text(clean(&finding.summary)),
     ]
 }

@@ -59,7 +59,6 @@ fn serve(
     mut reply: impl FnMut(&str) -> Reply,
     seen: &Mutex<Vec<String>>,
 ) {
-    let mut held = Vec::new();
     while let Ok((mut stream, _)) = listener.accept() {
         let request = read_request(&mut stream);
         seen.lock().unwrap().push(request.clone());
@@ -81,7 +80,8 @@ fn serve(
             }
             Reply::EventsThenSilence(events) => {
                 let _ = stream.write_all(chunks(&events).as_bytes());
-                held.push(stream);
+                // Open until the reader leaves.
+                std::thread::spawn(move || stream.read(&mut [0]));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The data plane as a process: started, adopted, killed, restored, stopped.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +109,6 @@ async fn a_deep_state_directory_gets_a_short_socket() {
     plane.ensure_started().await.unwrap();
     let socket = switchback_domain::socket_path(&deep, "proxy");
     assert!(socket.starts_with("/tmp") && socket.exists(), "{}", socket.display());
-    use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     plane.stop().await.unwrap();
     assert!(!socket.exists());

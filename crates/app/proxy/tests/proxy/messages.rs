@@ -1,6 +1,7 @@
 //! Messages pass unharmed, and only valid ones do.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -24,7 +25,7 @@ async fn mirror() -> std::net::SocketAddr {
         let trailers = collected.trailers().cloned();
         let mut text = format!("{} {}\n", parts.method, parts.uri);
         for (name, value) in parts.headers.iter().chain(trailers.iter().flatten()) {
-            text += &format!("{name}: {}\n", value.to_str().unwrap());
+            writeln!(text, "{name}: {}", value.to_str().unwrap()).unwrap();
         }
         text += &String::from_utf8_lossy(&collected.to_bytes());
         Response::builder()
@@ -172,7 +173,7 @@ async fn old_clients_absolute_targets_and_expectations_are_served() {
 async fn nonsense_is_refused_and_counted() {
     let (proxy, listen) = (Running::start().await, free_address());
     proxy.plane.publish(&single(1, listen, "v1", &[mirror().await])).await.unwrap();
-    let many: String = (0..120).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let many = "x-many: 1\r\n".repeat(120);
     let long = "y".repeat(40_000);
     for (bytes, status) in [
         ("garbage\r\n\r\n".to_owned(), "400"),
@@ -184,6 +185,11 @@ async fn nonsense_is_refused_and_counted() {
                 .to_owned(),
             "400",
         ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
+                .to_owned(),
+            "501",
+        ),
         ("CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "405"),
         (format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), "431"),
         (format!("GET / HTTP/1.1\r\nhost: a\r\nx: {long}\r\n\r\n"), "431"),
@@ -193,7 +199,7 @@ async fn nonsense_is_refused_and_counted() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{shown:?}: {answer}");
     }
     // Counted when the connection has ended, a moment after the client saw it.
-    eventually("all are counted", async || proxy.report().await.refused == 8).await;
+    eventually("all are counted", async || proxy.report().await.refused == 9).await;
     let report = proxy.report().await;
     assert_eq!((report.unrouted, report.arms[0].stats.accepted), (0, 0));
 }
@@ -270,4 +276,28 @@ async fn an_upgraded_connection_is_a_tunnel_and_counts_until_it_ends() {
     assert_eq!((proxy.in_flight("v1").await, proxy.stats("v1").await.responses[0]), (1, 1));
     drop(stream);
     eventually("the tunnel ends", async || proxy.in_flight("v1").await == 0).await;
+}
+
+#[tokio::test]
+async fn a_head_that_drips_in_is_given_up() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    proxy.plane.publish(&single(1, listen, "v1", &[mirror().await])).await.unwrap();
+    let mut stream = TcpStream::connect(listen).await.unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let drip = async {
+        for byte in b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: 1234567890".iter().cycle() {
+            if writing.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        }
+    };
+    let mut answer = [0; 20];
+    tokio::select! {
+        () = drip => panic!("the connection broke before it was told why"),
+        read = reading.read_exact(&mut answer) => drop(read.unwrap()),
+        () = tokio::time::sleep(PATIENCE) => panic!("it may drip for ever"),
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408 Request");
+    assert_eq!(proxy.report().await.refused, 1);
 }

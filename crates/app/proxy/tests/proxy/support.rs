@@ -193,6 +193,27 @@ where
     address
 }
 
+/// An instance that can be killed: aborting the task closes its listener and every connection.
+pub(crate) async fn mortal(name: &'static str) -> (SocketAddr, tokio::task::AbortHandle) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let life = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let service =
+                    hyper::service::service_fn(move |request: Request<Incoming>| async move {
+                        drop(request.into_body().collect().await);
+                        Ok::<_, Infallible>(Response::new(full(name)))
+                    });
+                let server = hyper::server::conn::http1::Builder::new();
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    (address, life.abort_handle())
+}
+
 /// Reads a request head from a raw stream; empty when the peer closed.
 pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();

@@ -59,7 +59,7 @@ impl Load {
                 let mut failures = Vec::new();
                 let mut connection = client(listen).await;
                 while !stop.load(Ordering::Relaxed) {
-                    let request = if n % 2 == 0 { get("/") } else { post("/", "data") };
+                    let request = if n.is_multiple_of(2) { get("/") } else { post("/", "data") };
                     sent.fetch_add(1, Ordering::Relaxed);
                     let answer = match connection.ready().await {
                         Ok(()) => connection.send_request(request).await,
@@ -226,4 +226,54 @@ async fn ipv6_addresses_work_and_unnamed_ones_close() {
     let late = tokio::time::timeout(Duration::from_secs(5), kept.send_request(get("/")));
     assert_eq!(late.await.unwrap().unwrap().status(), 404, "open connections are answered");
     assert_eq!(ask(six, get("/")).await.0, 200);
+}
+
+#[tokio::test]
+async fn ten_thousand_routes_are_taken_while_others_are_served() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    let address = version("v1").await;
+    proxy.plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
+    let mut many = single(2, listen, "v1", &[address]);
+    let one = many.routes[0].clone();
+    many.routes.extend((0..10_000).map(|n| {
+        let mut route = one.clone();
+        route.hosts = vec![format!("h{}.test", n % 2_500)];
+        route.path_prefix = format!("/p{}", n / 2_500);
+        route
+    }));
+    let load = Load::start(listen, 4);
+    proxy.plane.publish(&many).await.unwrap();
+    let mut request = get("/p3/x");
+    request.headers_mut().insert("host", "h2499.test".parse().unwrap());
+    assert_eq!(ask(listen, request).await, (200, "v1".to_owned()));
+    let (_, failures) = load.finish().await;
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_instance_can_be_killed_under_load() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    let mut serving = vec![mortal("v1").await, mortal("v1").await];
+    let addresses = |serving: &[(std::net::SocketAddr, _)]| -> Vec<_> {
+        serving.iter().map(|(address, _)| *address).collect()
+    };
+    proxy.plane.publish(&single(1, listen, "v1", &addresses(&serving))).await.unwrap();
+    let load = Load::start(listen, 8);
+    for n in 0..20_u64 {
+        load.reaches((n + 1) * 100).await;
+        let (old, life) = serving.remove(0);
+        serving.push(mortal("v1").await);
+        proxy.plane.publish(&single(n + 2, listen, "v1", &addresses(&serving))).await.unwrap();
+        let old = arm("v1", &[old]).endpoints[0].instance.clone();
+        eventually("it drains", async || {
+            let report = proxy.report().await;
+            report.arms.iter().all(|arm| !arm.in_flight_by_instance.contains_key(&old))
+        })
+        .await;
+        life.abort();
+    }
+    let (sent, failures) = load.finish().await;
+    assert!(failures.is_empty(), "{} of {sent}: {:?}", failures.len(), &failures[..1]);
+    let counted = proxy.stats("v1").await;
+    assert_eq!((counted.accepted, counted.answered(), counted.failed()), (sent, sent, 0));
 }

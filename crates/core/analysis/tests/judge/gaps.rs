@@ -87,6 +87,16 @@ fn a_clock_that_stands_still_is_no_evidence() {
 }
 
 #[test]
+fn a_second_look_in_the_same_moment_takes_nothing_away() {
+    let (mut judge, mut world) = trial(step(NO_THRESHOLDS, 30));
+    for second in 1..=30 {
+        world.run(&mut judge, 1, &GOOD);
+        let outcome = world.look(&mut judge).outcome;
+        assert_eq!(outcome == Safe, second == 30, "{second}");
+    }
+}
+
+#[test]
 fn looks_before_the_beginning_are_no_evidence() {
     let mut world = World::new();
     let started = world.sample.at + Duration::from_secs(20);

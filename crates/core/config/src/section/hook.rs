@@ -40,7 +40,7 @@ pub(crate) fn hook(reader: &mut Reader, node: &Node) -> Option<Hook> {
 
 /// A list of hooks.
 pub(crate) fn hooks(reader: &mut Reader, node: &Node) -> Vec<Hook> {
-    let items = reader.list(node, "[{name: ping, command: ./ping {{address}}}]");
+    let items = reader.list(node, "[{name: ping, command: \"./ping {{address}}\"}]");
     items.iter().filter_map(|item| hook(reader, item)).collect()
 }
 

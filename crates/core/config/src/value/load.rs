@@ -129,6 +129,8 @@ struct Frame {
     key_place: Place,
     path: Arc<str>,
     anchor: usize,
+    /// Whether it stands where a key belongs.
+    is_key: bool,
 }
 
 enum Kind {
@@ -153,8 +155,8 @@ enum Role {
     Own,
     /// Its entries are brought in (`<<`).
     Merge,
-    /// The key is there already, which was reported; the value is dropped.
-    Repeated,
+    /// The key is there already or no key at all, which was reported; its value is not kept.
+    Dropped,
 }
 
 struct Loader<'r> {
@@ -220,20 +222,24 @@ impl Loader<'_> {
 
     fn open(&mut self, kind: Kind, anchor: usize, place: Place) -> Option<()> {
         self.count(1, 1, place)?;
-        if self.awaits_key() {
-            let path = self.next_path();
+        let is_key = self.awaits_key();
+        let (path, key_place) = (self.next_path(), self.key_place(place));
+        if is_key {
             let message = "a map or a list cannot be a key";
             let hint = "quote text that starts with `{`, `[` or `?`, such as `\"{{port}}\"`";
             self.reader.report_at(place, &path, Code::Structure, message, hint);
-            return None;
         }
-        let (path, key_place) = (self.next_path(), self.key_place(place));
-        self.frames.push(Frame { kind, place, key_place, path, anchor });
+        self.frames.push(Frame { kind, place, key_place, path, anchor, is_key });
         Some(())
     }
 
     fn close(&mut self) -> Option<()> {
         let frame = self.frames.pop()?;
+        if frame.is_key {
+            // It was reported; the value that follows is read for its mistakes and dropped.
+            self.set_key(Pending { key: "?".to_owned(), place: frame.place, role: Role::Dropped });
+            return Some(());
+        }
         let value = match frame.kind {
             Kind::List(items) => Value::List(items),
             Kind::Map { mut entries, merged, .. } => {
@@ -304,7 +310,7 @@ impl Loader<'_> {
                     entries.push(Entry { key, value: node });
                 }
                 Some(Pending { role: Role::Merge, .. }) => merged.push(node),
-                Some(Pending { role: Role::Repeated, .. }) | None => {}
+                Some(Pending { role: Role::Dropped, .. }) | None => {}
             },
         }
     }
@@ -319,9 +325,15 @@ impl Loader<'_> {
             let message = format!("`{key}` appears twice; the first is on line {line}");
             let hint = "keep one of the two";
             self.reader.report_at(place, &path, Code::DuplicateKey, message, hint);
-            role = Role::Repeated;
+            role = Role::Dropped;
         }
         *pending = Some(Pending { key, place, role });
+    }
+
+    fn set_key(&mut self, key: Pending) {
+        if let Some(Frame { kind: Kind::Map { pending, .. }, .. }) = self.frames.last_mut() {
+            *pending = Some(key);
+        }
     }
 
     fn awaits_key(&self) -> bool {
@@ -346,7 +358,7 @@ impl Loader<'_> {
     }
 
     fn count(&mut self, size: usize, depth: usize, place: Place) -> Option<()> {
-        self.nodes += 1;
+        self.nodes += size;
         let message = if self.frames.len() + depth > DEPTH_MAX {
             format!("nests more than {DEPTH_MAX} levels deep")
         } else if self.nodes > NODES_MAX {

@@ -137,7 +137,8 @@ impl Work {
         }
     }
 
-    /// Goes on where it stopped; time spent paused counts towards no delay and no deadline.
+    /// Goes on where it stopped; time spent paused counts towards no delay and no deadline. Where a
+    /// deadline had passed already, whoever resumes grants another one.
     fn resume(&mut self) {
         let now = self.now;
         let Some(rollout) = &mut self.service.rollout else { return };
@@ -145,6 +146,11 @@ impl Work {
             let spent = now.since(paused.since);
             rollout.entered_at = rollout.entered_at + spent;
             rollout.progress_at = rollout.progress_at + spent;
+        }
+        if self.overdue().is_some()
+            && let Some(rollout) = &mut self.service.rollout
+        {
+            (rollout.entered_at, rollout.progress_at) = (now, now);
         }
     }
 

@@ -228,21 +228,9 @@ impl Work {
             FailureAction::Pause | FailureAction::Continue if rollout.paused.is_some() => false,
             FailureAction::Pause | FailureAction::Continue => {
                 let rule = if goes_on { "cannot go on" } else { "failure_action: pause" };
-                self.restart_clocks(cause.kind);
                 self.pause(format!("{} ({rule})", cause.text));
                 true
             }
-        }
-    }
-
-    /// After a deadline, whoever resumes the rollout grants it another one.
-    fn restart_clocks(&mut self, cause: CauseKind) {
-        let now = self.now;
-        let by_time = [CauseKind::NotReady, CauseKind::NoEvidence, CauseKind::Deadline];
-        if let Some(rollout) = &mut self.service.rollout
-            && by_time.contains(&cause)
-        {
-            (rollout.entered_at, rollout.progress_at) = (now, now);
         }
     }
 
@@ -269,7 +257,8 @@ impl Work {
         None
     }
 
-    fn overdue(&self) -> Option<Cause> {
+    /// Why to give up, if a deadline has passed.
+    pub(super) fn overdue(&self) -> Option<Cause> {
         let rollout = self.service.rollout.as_ref()?;
         let due = wakeup(rollout).filter(|due| *due <= self.now)?;
         let waited = humane(round(due.since(rollout.entered_at)));

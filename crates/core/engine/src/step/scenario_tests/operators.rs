@@ -173,6 +173,21 @@ fn time_spent_paused_counts_towards_no_deadline_and_no_delay() {
 }
 
 #[test]
+fn a_resume_after_a_deadline_that_passed_at_the_pause_grants_another_one() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.way_back(&[]);
+    story.now = story.now + std::time::Duration::from_hours(1);
+    story.pause().unwrap();
+    story.resume().unwrap();
+    assert_eq!(story.phase(), "Provisioning", "the word is newer than the deadline");
+    story.after(59);
+    assert_eq!(story.phase(), "Provisioning");
+    story.after(1);
+    assert_eq!(story.phase(), "Idle", "taken back");
+}
+
+#[test]
 fn a_paused_candidate_that_regresses_is_taken_back_all_the_same() {
     let mut story = Story::serving(&judged_canary());
     story.deploy("v2", &judged_canary());

@@ -1,0 +1,197 @@
+//! `kill -9` of the control plane at every phase of a rollout, under load: no request is lost,
+//! and after its restart the rollout ends as it would have ended.
+
+use std::thread;
+use std::time::Duration;
+
+use switchback_api::client::Follow;
+use switchback_api::{RolloutEvent, RolloutOutcome};
+use switchback_demo::load::LoadHandle;
+
+use crate::process::Role;
+use crate::site::{Site, wait_for};
+
+/// Requests that have to be answered while there is no control plane.
+const ANSWERED_MEANWHILE: u64 = 30;
+
+/// A moment in a rollout, known by what is told of it.
+struct Point {
+    name: &'static str,
+    is_it: fn(&RolloutEvent) -> bool,
+}
+
+/// Whether an event leaves the rollout in this phase, with the candidate at this share.
+fn is_at(event: &RolloutEvent, phase: &str, basis_points: u16) -> bool {
+    event.summary.phase == phase && event.summary.weight.basis_points() == basis_points
+}
+
+/// A canary from its first record to its last but one.
+const CANARY: [Point; 11] = [
+    Point { name: "accepted, Verifying", is_it: |e| is_at(e, "Verifying", 0) },
+    Point { name: "Provisioning the first", is_it: |e| is_at(e, "Provisioning", 0) },
+    Point { name: "Shifting at 5 %", is_it: |e| is_at(e, "Shifting", 500) },
+    Point { name: "Observing at 5 %", is_it: |e| is_at(e, "Observing", 500) },
+    Point { name: "Shifting at 50 %", is_it: |e| is_at(e, "Shifting", 5_000) },
+    Point { name: "Observing at 50 %", is_it: |e| is_at(e, "Observing", 5_000) },
+    Point { name: "Provisioning the rest", is_it: |e| is_at(e, "Provisioning", 5_000) },
+    Point { name: "Shifting at 100 %", is_it: |e| is_at(e, "Shifting", 10_000) },
+    Point { name: "Observing at 100 %", is_it: |e| is_at(e, "Observing", 10_000) },
+    Point { name: "Promoting, DrainingBaseline", is_it: |e| is_at(e, "DrainingBaseline", 10_000) },
+    Point { name: "the old version stops", is_it: |e| e.text.starts_with("hold-back time over") },
+];
+
+/// Kills the control plane; its like is started only when others have served without it.
+fn kill_and_restart(site: &Site, load: &LoadHandle) {
+    let proxy = site.pid(Role::Proxy);
+    site.kill9_control();
+    let answered = load.snapshot().answered_total();
+    wait_for("answers without a control plane", || {
+        load.snapshot().answered_total() >= answered + ANSWERED_MEANWHILE
+    });
+    assert_eq!(load.snapshot().failures.total(), 0, "{:#?}", load.snapshot());
+    site.up();
+    assert_eq!(site.pid(Role::Proxy), proxy, "the data plane was not adopted");
+    site.has_no_twins();
+}
+
+fn kill_at(site: &Site, load: &LoadHandle, follow: &mut Follow, point: &Point) {
+    site.event(follow, point.name, point.is_it);
+    kill_and_restart(site, load);
+}
+
+#[test]
+fn the_control_plane_is_killed_at_eleven_points_of_a_canary() {
+    let site = Site::started("latency=2ms");
+    let load = site.load(150);
+    let deploy = site.spawn_deploy("v2");
+    let id = site.active();
+    let mut follow = site.follow(&id);
+    for point in &CANARY {
+        kill_at(&site, &load, &mut follow, point);
+    }
+    let ended = deploy.wait().exits(0).json();
+    assert_eq!((ended["id"].as_str(), ended["outcome"].as_str()), (Some(&*id), Some("promoted")));
+    site.settles_to(&[("v2", 2)]);
+    assert_eq!((site.stable(), site.status().control.epoch), ("v2".to_owned(), 12));
+    site.nothing_was_lost(load);
+}
+
+#[test]
+fn the_control_plane_is_killed_while_a_bad_version_is_taken_back() {
+    let points = [
+        Point { name: "RollingBack", is_it: |e| e.summary.phase == "RollingBack" },
+        Point { name: "the candidate stops", is_it: |e| e.text.contains("stopping") },
+    ];
+    let site = Site::started("latency=2ms v3:error_rate=0.3");
+    let load = site.load(150);
+    let deploy = site.spawn_deploy("v3");
+    let id = site.active();
+    let mut follow = site.follow(&id);
+    for point in &points {
+        kill_at(&site, &load, &mut follow, point);
+    }
+    let ended = deploy.wait().exits(1).json();
+    assert_eq!(
+        (ended["id"].as_str(), ended["outcome"].as_str()),
+        (Some(&*id), Some("rolled_back"))
+    );
+    assert!(ended["cause"].as_str().is_some_and(|cause| cause.contains("error rate")), "{ended}");
+    site.settles_to(&[("v1", 2)]);
+    let report = site.stop(load);
+    assert_eq!(report.failures.total(), 0, "{report:#?}");
+    assert_eq!(report.errors.keys().collect::<Vec<_>>(), ["v3"], "{report:#?}");
+    assert_eq!((site.stable(), site.dropped()), ("v1".to_owned(), 0));
+}
+
+#[test]
+fn the_control_plane_is_killed_while_one_waits_and_another_awaits_approval() {
+    let site = Site::with("latency=2ms", |recipe| {
+        recipe.set("strategy", "{type: canary, steps: [{set_weight: 50}, {approve: {}}]}");
+    });
+    site.up();
+    let load = site.load(150);
+    let (first, second) = (site.begin("v2"), site.begin("v4"));
+    let mut follow = site.follow(&first);
+    let waits = |event: &RolloutEvent| event.summary.phase == "AwaitingApproval";
+    site.event(&mut follow, "AwaitingApproval", waits);
+    kill_and_restart(&site, &load);
+    let service = site.service();
+    let queued: Vec<_> = service.queue.iter().map(|waiting| waiting.id.clone()).collect();
+    assert_eq!(
+        (service.rollout.map(|active| active.id), queued),
+        (Some(first.clone()), vec![second.clone()])
+    );
+    site.run(&["promote", &first]).exits(0);
+    assert_eq!(site.ended(&first).outcome, Some(RolloutOutcome::Promoted));
+    let mut follow = site.follow(&second);
+    site.event(&mut follow, "AwaitingApproval", waits);
+    kill_and_restart(&site, &load);
+    site.run(&["promote", &second]).exits(0);
+    let ended = site.ended(&second);
+    let from = ended.from.map(|version| version.to_string());
+    assert_eq!((from.as_deref(), ended.outcome), (Some("v2"), Some(RolloutOutcome::Promoted)));
+    site.settles_to(&[("v4", 2)]);
+    site.nothing_was_lost(load);
+}
+
+/// Moments that no event marks: between a record and its effect, or between effect and answer.
+#[test]
+fn the_control_plane_is_killed_again_and_again_at_any_moment() {
+    let site = Site::started("latency=2ms");
+    let load = site.load(150);
+    let id = site.begin("v2");
+    for number in 0..8 {
+        // sleep: the moment shall be none that is awaited.
+        thread::sleep(Duration::from_millis(number * 97 % 400));
+        kill_and_restart(&site, &load);
+    }
+    assert_eq!(site.ended(&id).outcome, Some(RolloutOutcome::Promoted));
+    site.settles_to(&[("v2", 2)]);
+    site.nothing_was_lost(load);
+}
+
+#[test]
+fn everything_is_killed_and_comes_back_at_the_promoted_version() {
+    let site = Site::started("latency=2ms");
+    site.deploy("v2").exits(0);
+    site.settles_to(&[("v2", 2)]);
+    for process in site.processes() {
+        site.kill9(process.pid);
+    }
+    assert!(site.processes().is_empty(), "{:#?}", site.processes());
+    site.up();
+    site.serves(&["v2"]);
+    site.settles_to(&[("v2", 2)]);
+    assert_eq!(site.stable(), "v2");
+    let load = site.load(100);
+    assert_eq!(site.deploy("v4").exits(0).json()["outcome"], "promoted");
+    site.nothing_was_lost(load);
+}
+
+/// The same in mid-canary: what serves afterwards is the baseline or the candidate, never both
+/// for good, and the rollout ends.
+#[test]
+fn everything_is_killed_in_mid_canary_and_the_rollout_ends() {
+    let site = Site::started("latency=2ms");
+    let id = site.begin("v2");
+    let load = site.load(100);
+    let mut follow = site.follow(&id);
+    site.event(&mut follow, "Observing at 50 %", |event| is_at(event, "Observing", 5_000));
+    site.stop(load);
+    for process in site.processes() {
+        site.kill9(process.pid);
+    }
+    site.up();
+    let load = site.load_when_serving();
+    let ended = site.ended(&id);
+    let serving = match ended.outcome {
+        Some(RolloutOutcome::Promoted) => "v2",
+        Some(RolloutOutcome::RolledBack) => "v1",
+        Some(RolloutOutcome::Withdrawn | RolloutOutcome::Superseded) | None => {
+            panic!("{ended:#?}")
+        }
+    };
+    site.settles_to(&[(serving, 2)]);
+    assert_eq!(site.stable(), serving);
+    site.nothing_was_lost(load);
+}
