@@ -79,6 +79,16 @@ impl Book {
         self.epoch
     }
 
+    /// Begins epochs until one lies beyond `seen`. Fenced if the journal is another one's by now.
+    pub(crate) fn overtake(&mut self, seen: Epoch) -> Result<Epoch, journal::Error> {
+        let started = record::started(self.now(), &self.anchor);
+        self.append(&[started], &[])?;
+        while self.epoch <= seen {
+            self.epoch = self.journal.begin_epoch()?;
+        }
+        Ok(self.epoch)
+    }
+
     /// The journal's present time.
     pub(crate) fn now(&self) -> Timestamp {
         self.anchor.at(clock::since_boot_ms())

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchback_domain::probe::ProbeResult;
-use switchback_domain::{Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp};
+use switchback_domain::{Epoch, Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp};
 use switchback_engine::{EventKind, RolloutId};
 use switchback_ports::data_plane::{self, Report};
 use switchback_ports::runtime::{self, Instance, Usage};
-use switchback_ports::{DataPlane, Prober, Runtime, Supervision};
+use switchback_ports::{DataPlane, Prober, Runtime, Supervision, journal};
 use switchback_routing::Table;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -226,9 +226,9 @@ impl Driver {
             Message::HookDone { key, rollout, position, result } => {
                 let (passed, detail) = (result.passed, result.detail);
                 let event = EventKind::HookFinished { rollout, position, passed, detail };
-                if self.apply(&key, event) {
-                    self.hooks.remove(&(rollout, position));
-                }
+                self.apply(&key, event);
+                // If it could not be written, the step still waits and the hook runs once more.
+                self.hooks.remove(&(rollout, position));
             }
             Message::Used(key, id, usage) => {
                 if let Some(trial) = self.trials.get_mut(&key) {
@@ -297,7 +297,7 @@ impl Driver {
         }
         match result {
             Err(data_plane::Error::Refused(why)) => self.give_up_refused(shifts, &why),
-            Err(data_plane::Error::Fenced { .. }) => self.fenced = true,
+            Err(data_plane::Error::Fenced { seen, .. }) => self.overtake(seen.epoch),
             Err(data_plane::Error::Unavailable(_)) | Ok(_) => {}
         }
     }
@@ -323,6 +323,16 @@ impl Driver {
                 reason: Some(why.to_owned()),
             };
             self.apply(&key, EventKind::Commanded(command));
+        }
+    }
+
+    /// The data plane has seen a later epoch than ours. If the journal is still ours, its memory
+    /// is better than the journal's (which was lost, or restored from a copy): go beyond it.
+    fn overtake(&mut self, seen: Epoch) {
+        match self.book.overtake(seen) {
+            Ok(epoch) => self.publisher.begin(epoch),
+            Err(journal::Error::Fenced { .. }) => self.fenced = true,
+            Err(_) => {}
         }
     }
 

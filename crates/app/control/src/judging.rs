@@ -138,6 +138,11 @@ impl Trial {
         &mut self.meter
     }
 
+    /// What was said last could not be written: say it again.
+    pub(crate) fn speak_again(&mut self) {
+        self.spoke = None;
+    }
+
     /// Looks once. Returns the verdict if it is worth telling the engine.
     pub(crate) fn look(&mut self, look: &Look<'_>) -> Option<Verdict> {
         self.meter.keep(&look.instances);

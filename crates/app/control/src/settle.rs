@@ -379,7 +379,11 @@ impl Driver {
         self.run_metrics(service, rollout, due);
         if let Some(verdict) = verdict {
             let (rollout, verdict) = (rollout.request.id, Box::new(verdict));
-            self.apply(key, EventKind::Judged { rollout, position, verdict });
+            if !self.apply(key, EventKind::Judged { rollout, position, verdict })
+                && let Some(trial) = self.trials.get_mut(key)
+            {
+                trial.speak_again();
+            }
         }
     }
 

@@ -48,6 +48,11 @@ impl Publisher {
         }
     }
 
+    /// Goes on in a later epoch.
+    pub(crate) fn begin(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
     /// Compares what the states want with what is served.
     pub(crate) fn next(&mut self, services: &BTreeMap<ServiceKey, Service>) -> Next {
         let waits = self.failed.as_ref().is_some_and(|(_, at)| at.elapsed() < PUBLISH_AGAIN);
