@@ -80,7 +80,8 @@ impl Ended {
 
 /// A command that runs.
 pub(crate) struct Running {
-    child: Child,
+    /// `None` once it was left.
+    child: Option<Child>,
     stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -90,7 +91,8 @@ impl Running {
     pub(crate) fn wait(mut self) -> Ended {
         let mut status = None;
         wait_for("the command's end", || {
-            status = self.child.try_wait().expect("the child is ours");
+            let child = self.child.as_mut().expect("it was not left");
+            status = child.try_wait().expect("the child is ours");
             status.is_some()
         });
         let read = |path| fs::read_to_string(path).unwrap_or_default();
@@ -102,12 +104,24 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Leaves it running; its process id. Whoever sweeps the site finds it.
+    pub(crate) fn leave(mut self) -> u32 {
+        let child = self.child.take().expect("it is taken once");
+        let pid = child.id();
+        // Its end has to be collected, or a zombie stays for as long as the tests run.
+        thread::spawn(move || drop({ child }.wait()));
+        pid
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+        let Some(child) = &mut self.child else { return };
+        if child.try_wait().is_ok_and(|status| status.is_none()) {
             // A failed test: nobody waits any more.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
@@ -209,7 +223,7 @@ impl Site {
         command.env("USER", "tester").env_remove("NO_COLOR");
         command.stdout(create(&stdout)).stderr(create(&stderr));
         let child = command.spawn().expect("the binary was built");
-        Running { child, stdout, stderr }
+        Running { child: Some(child), stdout, stderr }
     }
 
     /// Runs `switchback WORDS` to its end.
@@ -364,6 +378,13 @@ impl Site {
     /// Kills the control plane.
     pub(crate) fn kill9_control(&self) {
         self.kill9(self.pid(Role::Control));
+    }
+
+    /// Starts a data plane as the control plane would, which is not there; its process id.
+    pub(crate) fn start_proxy(&self) -> u32 {
+        let state_dir = self.state_dir.to_string_lossy().into_owned();
+        let number = self.spawn(&["proxy", "--state-dir", &state_dir]);
+        number.leave()
     }
 
     /// Asserts that no instance runs twice, or under two shims.

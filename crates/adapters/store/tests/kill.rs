@@ -67,6 +67,7 @@ fn write_and_kill(path: &Path, round: u64, held: u64) -> u64 {
     let mut last = acknowledged.take(usize::try_from(round % 5).unwrap()).last().unwrap_or(held);
     // Another moment of an append in every round.
     let spread = if round.is_multiple_of(5) { 12_000 } else { 3_000 };
+    // sleep: the kill is meant to hit a random moment of an append.
     std::thread::sleep(Duration::from_micros(round * 397 % spread));
     child.kill().unwrap();
     child.wait().unwrap();

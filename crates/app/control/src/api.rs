@@ -22,8 +22,9 @@ use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
 use crate::Error;
-use crate::calls::{DeployAnswer, Dossier};
+use crate::calls::DeployAnswer;
 use crate::driver::Handle;
+use crate::lookups::Dossier;
 use crate::views::parse_id;
 
 /// Rollouts listed when no limit is asked for.
@@ -166,7 +167,7 @@ async fn rollouts(
     let list = move |driver: &mut crate::driver::Driver| {
         driver.rollouts(selection.environment.as_ref(), selection.service.as_deref(), limit)
     };
-    Ok(Json(handle.ask(list).await.ok_or_else(ending)?).into_response())
+    Ok(Json(handle.ask(list).await.ok_or_else(ending)??).into_response())
 }
 
 async fn steer(

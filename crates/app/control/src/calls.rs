@@ -4,38 +4,26 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 
 use switchback_api::{
-    Accepted, CommandRequest, ControlStatus, DataPlaneStatus, DeployRequest, InstanceStatus,
-    Ledger, LedgerEntry, Plan, Problem, RollbackRequest, RolloutEvent, RolloutSummary, Status,
-    UpAnswer, UpRequest, code,
+    Accepted, CommandRequest, DeployRequest, Plan, Problem, RollbackRequest, UpAnswer, UpRequest,
+    code,
 };
 use switchback_config::ServiceConfig;
 use switchback_domain::strategy::RolloutPolicy;
-use switchback_domain::{EnvironmentName, Release, ServiceKey, Verdict, Version};
+use switchback_domain::{EnvironmentName, Release, ServiceKey, Version};
 use switchback_engine::{
     Command, EventKind, Request, RequestKind, RolloutId, Service, describe_step, plan,
 };
-use switchback_ports::journal::Sequence;
-use switchback_ports::runtime::{Instance, ProcessState};
 
 use crate::book::ApplyError;
 use crate::configuration::policy;
 use crate::driver::{Driver, Message};
-use crate::problem::{from_apply, journal};
+use crate::problem::from_apply;
 use crate::{clock, views};
 
 /// What `deploy` answers.
 pub(crate) enum DeployAnswer {
     Accepted(Accepted),
     Plan(Box<Plan>),
-}
-
-/// Everything about one rollout that the state and the journal know.
-pub(crate) struct Dossier {
-    pub(crate) summary: RolloutSummary,
-    pub(crate) plan: Vec<String>,
-    pub(crate) events: Vec<RolloutEvent>,
-    pub(crate) verdict: Option<Verdict>,
-    pub(crate) last_seen: Vec<switchback_domain::InstanceReport>,
 }
 
 impl Driver {
@@ -278,13 +266,13 @@ impl Driver {
     pub(crate) fn down(&mut self) {
         self.closing = true;
         self.keep_data_plane.send_replace(false);
-        let starts = std::mem::take(&mut self.starts);
+        let mut starts = std::mem::take(&mut self.starts);
         let known: Vec<_> = self.fleet.instances().cloned().collect();
         let generation = self.generation();
         let (links, handle) = (self.links.clone(), self.handle.clone());
         self.tasks.spawn(async move {
             // A start that ends after the stops would leave an orphan.
-            starts.join_all().await;
+            while starts.join_next().await.is_some() {}
             // Traffic first: what is on its way still has somebody to answer it.
             let _ = links.supervision.stop().await;
             let present = links.runtime.list().await.unwrap_or(known);
@@ -300,153 +288,9 @@ impl Driver {
             handle.send(Message::Down).await;
         });
     }
-
-    pub(crate) fn status(&self, environment: Option<&EnvironmentName>) -> Status {
-        let states = self.book.services().values();
-        let wanted = states.filter(|s| environment.is_none_or(|e| s.key.environment == *e));
-        Status {
-            project: self.settings.project.to_string(),
-            environment: self.settings.environment.to_string(),
-            control: ControlStatus {
-                pid: std::process::id(),
-                epoch: self.book.epoch().0,
-                degraded: self.degraded(),
-            },
-            data_plane: self.data_plane_status(),
-            services: wanted.map(|service| self.service_status(service)).collect(),
-        }
-    }
-
-    fn degraded(&self) -> Option<String> {
-        if let Some(why) = self.book.degraded() {
-            return Some(why.to_owned());
-        }
-        if let Some(why) = &self.runtime_error {
-            return Some(format!("instances cannot be listed: {why}"));
-        }
-        let broken = self.book.violation_count();
-        (broken > 0).then(|| format!("{broken} broken invariants; please report this"))
-    }
-
-    fn data_plane_status(&self) -> DataPlaneStatus {
-        let report = self.heard.as_ref().map(|heard| &heard.report);
-        let not_listening = report.and_then(|report| {
-            let bad = report.listeners.iter().find(|listener| listener.error.is_some())?;
-            Some(format!("{}: {}", bad.address, bad.error.as_deref().unwrap_or_default()))
-        });
-        DataPlaneStatus {
-            pid: self.data_plane_pid,
-            generation: report.map_or_else(String::new, |report| report.generation.to_string()),
-            error: self
-                .data_plane_error
-                .clone()
-                .or_else(|| self.publisher.error().map(ToOwned::to_owned))
-                .or(not_listening),
-            listening: report.map_or_else(Vec::new, |report| {
-                let good = report.listeners.iter().filter(|listener| listener.error.is_none());
-                good.map(|listener| listener.address.to_string()).collect()
-            }),
-        }
-    }
-
-    fn service_status(&self, service: &Service) -> switchback_api::ServiceStatus {
-        let mine = self.fleet.instances().filter(|i| i.spec.key == service.key);
-        let instance = |instance: &Instance| InstanceStatus {
-            version: instance.spec.version.clone(),
-            report: self.fleet.report(instance),
-            pid: match &instance.process {
-                ProcessState::Running { pid } => Some(*pid),
-                ProcessState::Starting
-                | ProcessState::BackingOff { .. }
-                | ProcessState::Stopping
-                | ProcessState::Lost => None,
-            },
-        };
-        let instances = mine.map(instance).collect();
-        switchback_api::ServiceStatus { instances, ..views::status(service) }
-    }
-
-    pub(crate) fn rollouts(
-        &self,
-        environment: Option<&EnvironmentName>,
-        service: Option<&str>,
-        limit: usize,
-    ) -> Vec<RolloutSummary> {
-        let states = self.book.services().values();
-        let wanted = states.filter(|state| {
-            environment.is_none_or(|name| state.key.environment == *name)
-                && service.is_none_or(|name| state.key.service.as_str() == name)
-        });
-        let mut found: Vec<_> = wanted.flat_map(views::all).collect();
-        let number = |summary: &RolloutSummary| views::parse_id(&summary.id).map(|id| id.0);
-        found.sort_by_key(|summary| std::cmp::Reverse(number(summary)));
-        found.truncate(limit);
-        found
-    }
-
-    /// A rollout's state, its lines after a place, and whether more may come.
-    pub(crate) fn lines(
-        &self,
-        id: RolloutId,
-        after: Sequence,
-    ) -> Result<(Vec<RolloutEvent>, bool), Problem> {
-        let service = self.book.service_of(id).ok_or_else(|| unknown_rollout(id))?;
-        let lines = self.book.lines_of(&service.key, id, after).map_err(|error| journal(&error))?;
-        let ended = service.ended.iter().any(|ended| ended.rollout.request.id == id);
-        Ok((lines, ended))
-    }
-
-    pub(crate) fn dossier(&self, id: RolloutId) -> Result<Dossier, Problem> {
-        let service = self.book.service_of(id).ok_or_else(|| unknown_rollout(id))?;
-        let summary = views::find(service, id).ok_or_else(|| unknown_rollout(id))?;
-        let (events, _) = self.lines(id, Sequence(0))?;
-        let active = service.rollout.as_ref().filter(|active| active.request.id == id);
-        let ended = service.ended.iter().find(|ended| ended.rollout.request.id == id);
-        let rollout = active.or_else(|| ended.map(|ended| &ended.rollout));
-        Ok(Dossier {
-            summary,
-            plan: rollout
-                .map(|rollout| rollout.plan.iter().map(describe_step).collect())
-                .unwrap_or_default(),
-            events,
-            verdict: rollout.and_then(|rollout| rollout.verdict.clone()),
-            last_seen: rollout.map(|rollout| rollout.last_seen.clone()).unwrap_or_default(),
-        })
-    }
-
-    pub(crate) fn ledger(&self) -> Ledger {
-        let Some(heard) = &self.heard else { return Ledger::default() };
-        let entry = |arm: &switchback_ports::data_plane::ArmReport| LedgerEntry {
-            key: arm.arm.service.clone(),
-            version: arm.version.clone(),
-            in_flight: arm.in_flight,
-            stats: arm.stats.clone(),
-        };
-        Ledger {
-            versions: heard.report.arms.iter().map(entry).collect(),
-            unrouted: heard.report.unrouted,
-            refused: heard.report.refused,
-        }
-    }
-
-    /// Instances whose logs are asked for.
-    pub(crate) fn log_sources(
-        &self,
-        environment: Option<&EnvironmentName>,
-        service: Option<&str>,
-        instance: Option<&str>,
-    ) -> Vec<(switchback_domain::InstanceId, Version)> {
-        let wanted = self.fleet.instances().filter(|seen| {
-            let spec = &seen.spec;
-            environment.is_none_or(|name| spec.key.environment == *name)
-                && service.is_none_or(|name| spec.key.service.as_str() == name)
-                && instance.is_none_or(|name| spec.id.as_str() == name)
-        });
-        wanted.map(|seen| (seen.spec.id.clone(), seen.spec.version.clone())).collect()
-    }
 }
 
-fn unknown_rollout(id: RolloutId) -> Problem {
+pub(crate) fn unknown_rollout(id: RolloutId) -> Problem {
     code::UNKNOWN_ROLLOUT
         .problem(format!("there is no rollout {id}"))
         .hint("`switchback history` shows those there are")

@@ -205,21 +205,25 @@ impl Fleet {
         }
     }
 
-    /// What the engine should be told about the instances of a release; `None` when it knows.
+    /// What the engine should be told about the instances of a release; `None` when it knows. A
+    /// changed reason alone is told now and then, and `at_once` when a decision is due: whoever
+    /// gives up names the last answer.
     pub(crate) fn news(
         &mut self,
         service: &Service,
         release: &ReleaseId,
+        at_once: bool,
     ) -> Option<Vec<InstanceReport>> {
         let reports = self.reports(&service.key, release);
         let known = service.pools.get(release).map_or(&[][..], |pool| &pool.instances);
         let same_but_reason = known.len() == reports.len()
             && known.iter().zip(&reports).all(|(old, new)| {
-                // The first reason is news: whoever gives up soon has to name it.
+                // The first reason is news.
                 (&old.id, old.health, old.address, old.restarts, old.reason.is_some())
                     == (&new.id, new.health, new.address, new.restarts, new.reason.is_some())
             });
-        let recently = self.reported.get(release).is_some_and(|at| at.elapsed() < REASON_EVERY);
+        let recently =
+            !at_once && self.reported.get(release).is_some_and(|at| at.elapsed() < REASON_EVERY);
         if known == reports || (same_but_reason && recently) {
             return None;
         }

@@ -12,6 +12,7 @@ mod driver;
 mod fleet;
 mod judging;
 mod lock;
+mod lookups;
 mod problem;
 mod record;
 mod settle;

@@ -94,14 +94,17 @@ impl Driver {
 
     /// Tells the engine about instances it does not know this of. Says whether there was news.
     fn tell_pools(&mut self) -> bool {
-        let mut told = false;
+        let (now, mut told) = (self.now(), false);
         for key in self.book.services().keys().cloned().collect::<Vec<_>>() {
             let service = self.book.service(&key);
             let mut releases: HashSet<ReleaseId> = self.fleet.releases_of(&key);
             releases.extend(service.pools.keys().cloned());
             for release in releases {
                 let service = self.book.service(&key);
-                let Some(instances) = self.fleet.news(&service, &release) else { continue };
+                let at_once = is_due(&service, now);
+                let Some(instances) = self.fleet.news(&service, &release, at_once) else {
+                    continue;
+                };
                 told |= self.apply(&key, EventKind::PoolObserved { release, instances });
             }
         }
@@ -123,14 +126,9 @@ impl Driver {
     /// Tells services whose time has come. Says whether one had.
     pub(crate) fn tick(&mut self) -> bool {
         let now = self.now();
-        let is_due = |service: &Service| {
-            outstanding(service)
-                .iter()
-                .any(|effect| matches!(effect, Effect::WakeAt(at) if *at <= now))
-        };
         let states = self.book.services();
         let due: Vec<_> =
-            states.iter().filter(|(_, s)| is_due(s)).map(|(key, _)| key.clone()).collect();
+            states.iter().filter(|(_, s)| is_due(s, now)).map(|(key, _)| key.clone()).collect();
         let mut moved = false;
         for key in due {
             let before = self.book.service(&key);
@@ -435,6 +433,11 @@ impl Driver {
         };
         self.book.announce_progress(rollout.request.id, event);
     }
+}
+
+/// Whether a service wanted to be looked at by now.
+fn is_due(service: &Service, now: Timestamp) -> bool {
+    outstanding(service).iter().any(|effect| matches!(effect, Effect::WakeAt(at) if *at <= now))
 }
 
 /// Custom metrics whose next run is due.

@@ -168,6 +168,7 @@ async fn await_lines(runtime: &dyn Runtime, id: &InstanceId, count: usize) -> Ve
             if lines.len() > count {
                 return lines;
             }
+            // sleep: a log can only be read again; bounded by the caller.
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };

@@ -201,6 +201,7 @@ async fn use_of_processor_and_memory_is_of_all_its_processes() {
     let usage = async || world.runtime.usage(&spec.id).await.unwrap();
     while usage().await.cpu_seconds < 0.3 {
         assert!(Instant::now() < deadline);
+        // sleep: processor time can only be read again; bounded by the deadline.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let before = usage().await;

@@ -112,6 +112,7 @@ impl World {
                 return lines;
             }
             assert!(Instant::now() < deadline, "no {part:?} in {lines:?}");
+            // sleep: a log file can only be read again; bounded by the deadline.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -151,6 +152,7 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         while self.processes().len() != count {
             assert!(Instant::now() < deadline, "{:?}", self.processes());
+            // sleep: the process table can only be read again; bounded by the deadline.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -38,6 +38,7 @@ pub(super) async fn logs(
         (sources, driver.links.runtime.clone())
     };
     let (sources, runtime) = handle.ask(ask).await.ok_or_else(ending)?;
+    let sources = sources?;
     let mut cursors: BTreeMap<String, LogCursor> =
         after.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let tail = tail.unwrap_or(TAIL_DEFAULT).min(PAGE_MAX);

@@ -167,6 +167,7 @@ async fn stops_when_told_and_shows_what_it_counts_meanwhile() {
         let snapshot = load.snapshot();
         assert!(snapshot.answered_total() >= seen && snapshot.in_flight() <= 8);
         seen = snapshot.answered_total();
+        // sleep: a snapshot can only be taken again.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let report = in_time(load.stop()).await;

@@ -131,6 +131,7 @@ async fn until_in_flight(address: SocketAddr) {
     in_time(async {
         let line = "http_requests_in_flight{version=\"v1\"} 1\n";
         while !get(address, "/metrics").await.body.contains(line) {
+            // sleep: a figure can only be read again; bounded by `in_time`.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
@@ -199,6 +200,7 @@ async fn finishes_what_it_began_before_it_stops() {
     })
     .unwrap();
     while load.snapshot().answered_total() < 100 {
+        // sleep: a snapshot can only be taken again.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     service.stop.send(()).unwrap();

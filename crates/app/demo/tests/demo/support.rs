@@ -43,6 +43,7 @@ pub(crate) async fn until_ready(address: SocketAddr) {
     let begun = Instant::now();
     while get(address, "/ready").await.status != 200 {
         assert!(begun.elapsed() < PATIENCE, "never ready");
+        // sleep: readiness can only be asked again; bounded by PATIENCE.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
