@@ -139,18 +139,41 @@ fn the_control_plane_is_killed_while_one_waits_and_another_awaits_approval() {
 
 /// Moments that no event marks: between a record and its effect, or between effect and answer.
 #[test]
-fn the_control_plane_is_killed_again_and_again_at_any_moment() {
+fn the_control_plane_is_killed_again_and_again_at_any_moment_of_any_strategy() {
     let site = Site::started("latency=2ms");
     let load = site.load(150);
-    let id = site.begin("v2");
-    for number in 0..8 {
-        // sleep: the moment shall be none that is awaited.
-        thread::sleep(Duration::from_millis(number * 97 % 400));
-        kill_and_restart(&site, &load);
+    for (version, strategy) in [("v2", "canary"), ("v3", "rolling"), ("v4", "blue-green")] {
+        let words = ["deploy", "web", "--version", version, "--strategy", strategy];
+        let deploy = site.spawn(&words);
+        let id = site.active();
+        for number in 0..4 {
+            // sleep: the moment shall be none that is awaited.
+            thread::sleep(Duration::from_millis(number * 97));
+            kill_and_restart(&site, &load);
+        }
+        // Left to its defaults a strategy watches for minutes; what was to be seen was seen.
+        if site.rollout(&id).outcome.is_none() {
+            let _ = site.run(&["promote", &id, "--full"]);
+        }
+        assert_eq!(site.ended(&id).outcome, Some(RolloutOutcome::Promoted));
+        deploy.wait().exits(0);
+        site.settles_to(&[(version, 2)]);
     }
-    assert_eq!(site.ended(&id).outcome, Some(RolloutOutcome::Promoted));
-    site.settles_to(&[("v2", 2)]);
     site.nothing_was_lost(load);
+}
+
+#[test]
+fn the_control_plane_is_killed_while_it_takes_everything_down() {
+    let site = Site::with("slow_stop=forever", |recipe| recipe.set("stop_timeout", "2s"));
+    site.up();
+    let down = site.spawn(&["down"]);
+    wait_for("the data plane's end", || site.pids(Role::Proxy).is_empty());
+    site.kill9_control();
+    // It was not there to say that all is done; whoever asked may see that.
+    let _ = down.wait();
+    site.up();
+    site.serves(&["v1"]);
+    site.settles_to(&[("v1", 2)]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::site::{Site, wait_for};
 /// Names the site's directory in the environment of the child on the small file system.
 const DIRECTORY: &str = "SWITCHBACK_TEST_SMALL_DISK";
 /// Room for a journal, logs and a few rollouts.
-const DISK: &str = "size=16m";
+const DISK_BYTES: usize = 16 << 20;
 
 #[test]
 fn a_full_disk_stops_deploying_and_nothing_else() {
@@ -38,8 +38,11 @@ fn part_of_a_process_on_a_small_disk() {
     let ballast = site.state_dir().join("ballast");
     let fill = || {
         let mut file = File::create(&ballast).expect("there is room for a name");
-        for size in [64 << 10, 4 << 10, 1] {
-            while file.write_all(&vec![1; size]).is_ok() {}
+        // Twice as much as there is room for, and the last byte too.
+        for size in [64 << 10, 16] {
+            let full =
+                (0..2 * DISK_BYTES / (64 << 10)).any(|_| file.write_all(&vec![1; size]).is_err());
+            assert!(full || size == 16, "the disk is larger than it was made");
         }
     };
     stops_deploying_and_goes_on(&site, fill, || fs::remove_file(&ballast).expect("it is ours"));
@@ -48,8 +51,10 @@ fn part_of_a_process_on_a_small_disk() {
 /// Runs a script where the state directory is a file system of its own.
 fn on_small_disk(directory: &Path, script: &str) -> Output {
     let state_dir = directory.join(".switchback");
-    let mount =
-        format!("mkdir -p '{0}' && mount -t tmpfs -o {DISK} none '{0}'", state_dir.display());
+    let mount = format!(
+        "mkdir -p '{0}' && mount -t tmpfs -o size={DISK_BYTES} none '{0}'",
+        state_dir.display()
+    );
     let script = format!("{mount} && {script}");
     let mut child = Command::new("unshare");
     child.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
@@ -62,7 +67,9 @@ fn may_mount(directory: &Path) -> bool {
 
 fn succeeded(output: &Output) {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    let passed = output.status.success() && stdout.contains("1 passed");
+    assert!(passed, "{stdout}\n{stderr}");
 }
 
 /// The same with the size of files as the wall: only the control plane's, and only for a while.

@@ -9,7 +9,7 @@ use switchback_api::{
 };
 use switchback_config::ServiceConfig;
 use switchback_domain::strategy::RolloutPolicy;
-use switchback_domain::{EnvironmentName, Release, ServiceKey, Version};
+use switchback_domain::{EnvironmentName, Release, ServiceKey};
 use switchback_engine::{
     Command, EventKind, Request, RequestKind, RolloutId, Service, describe_step, plan,
 };

@@ -176,15 +176,22 @@ impl Driver {
         }
     }
 
-    /// An instance that is gone, by the release it was of.
+    /// An instance that is gone, by the release or the rollout it was of.
     fn stopped_instance(&self, name: &str) -> Result<(InstanceId, Version), Problem> {
         let ordinal = name.rsplit('.').next().and_then(|text| text.parse().ok());
         let states = self.book.services().values();
-        let releases = states.flat_map(|s| s.releases.iter().map(move |entry| (&s.key, entry)));
-        let ids = releases.filter_map(|(key, (release, known))| {
-            Some((InstanceId::new(key, release, ordinal?), known.version.clone()))
+        let known = states.flat_map(|service| {
+            let kept = service.releases.iter().map(|(id, release)| (id, &release.version));
+            let ended = service
+                .ended
+                .iter()
+                .map(|ended| (ended.rollout.candidate(), &ended.rollout.request.release.version));
+            kept.chain(ended).map(move |(id, version)| (&service.key, id, version))
         });
-        ids.into_iter().find(|(id, _)| id.as_str() == name).ok_or_else(|| {
+        let mut ids = known.filter_map(|(key, release, version)| {
+            Some((InstanceId::new(key, release, ordinal?), version.clone()))
+        });
+        ids.find(|(id, _)| id.as_str() == name).ok_or_else(|| {
             code::UNKNOWN_INSTANCE
                 .problem(format!("there is no instance {name}"))
                 .hint("`switchback status` names those there are")

@@ -20,7 +20,7 @@ pub(super) struct Act {
 
 /// How every version behaves that is not told otherwise: long enough that the machine's noise is
 /// small beside it.
-pub(super) const BEHAVIOUR: [&str; 3] = ["latency=20ms", "v3:error_rate=0.05", "v4:latency=40ms"];
+pub(super) const BEHAVIOUR: [&str; 3] = ["latency=40ms", "v3:error_rate=0.05", "v4:latency=80ms"];
 
 pub(super) const ACTS: [Act; 6] = [
     act("v1", StrategyKind::Canary, "the first version: nothing served before", true),
@@ -71,7 +71,7 @@ impl Act {
         let kind = self.strategy_word();
         let analysis = format!(
             "{{analysis: {{duration: {}ms, success_rate: 99.5%, error_rate: 1%, \
-             latency_ratio: 1.5, min_samples: {}}}}}",
+             latency_ratio: 1.6, min_samples: {}}}}}",
             pace.analysis.as_millis(),
             pace.samples_min
         );

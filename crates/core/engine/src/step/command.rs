@@ -81,15 +81,11 @@ impl Work {
     pub(super) fn start(&mut self, request: Request) {
         let release = request.release.clone();
         let rollout = new_rollout(&self.service, request);
-        let text = format!(
-            "{} to {} by {}",
-            rollout
-                .baseline_version
-                .as_ref()
-                .map_or_else(|| "nothing".to_owned(), ToString::to_string),
-            release.version,
-            rollout.request.by
-        );
+        let (version, by) = (&release.version, &rollout.request.by);
+        let text = match &rollout.baseline_version {
+            Some(old) => format!("{by} asks for {version} in place of {old}"),
+            None => format!("{by} asks for {version}, the first version"),
+        };
         self.service.releases.insert(release.id.clone(), release);
         self.service.rollout = Some(rollout);
         self.note(NoteKind::Command, text);
