@@ -194,7 +194,7 @@ ROUTES = [
     (re.compile(r"/health"), "/health", health, False),
     (re.compile(r"/ready"), "/ready", ready, False),
     (re.compile(r"/metrics"), "/metrics", metrics, False),
-    (re.compile(r"/api/version"), "/api/version", version, True),
+    (re.compile(r"/api/version"), "/api/version", version, False),
     (re.compile(r"/api/ontologies"), "/api/ontologies", ontologies, True),
     (re.compile(r"/api/ontologies/(?P<id>[a-z]+)"), "/api/ontologies/ID", ontology, True),
     (
@@ -247,6 +247,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Version", VERSION)
         if STOPPING.is_set():
             self.send_header("Connection", "close")
         self.end_headers()

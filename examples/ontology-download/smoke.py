@@ -6,8 +6,11 @@ import urllib.request
 
 
 def get(address, path):
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as response:
-        return response.read().decode()
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as response:
+            return response.read().decode()
+    except OSError as error:
+        sys.exit(f"{path}: {error}")
 
 
 def main(address, version):

@@ -26,6 +26,11 @@ fn places(ended: &Ended) -> Vec<(u32, u32)> {
     ended.text().lines().filter_map(place).collect()
 }
 
+/// Lines that are hints.
+fn hints(ended: &Ended) -> usize {
+    ended.text().lines().filter(|line| line.trim_start().starts_with("hint: ")).count()
+}
+
 #[test]
 fn ten_mistakes_get_ten_messages_with_line_column_and_hint() {
     let site = Site::new("");
@@ -35,8 +40,7 @@ fn ten_mistakes_get_ten_messages_with_line_column_and_hint() {
         let ended = site.run(words).exits(78);
         assert_eq!(places(&ended).len(), 10, "{words:?}: {}", ended.text());
         let said = ended.text();
-        let hints = said.lines().filter(|line| line.trim_start().starts_with("hint: "));
-        assert!(hints.count() >= 10, "{words:?}: {said}");
+        assert!(hints(&ended) >= 10, "{words:?}: {said}");
         for line in messages.lines() {
             assert!(said.contains(line.trim_start()), "{words:?}: {line:?} is not in\n{said}");
         }
@@ -104,6 +108,7 @@ fn a_configuration_that_breaks_under_a_running_system_disturbs_nothing() {
     for words in [&["deploy", "web", "--version", "v2"][..], &["up", "--detach"]] {
         let ended = site.run(words).exits(78);
         assert_eq!(places(&ended).len(), 10, "{words:?}: {}", ended.text());
+        assert!(hints(&ended) >= 10, "{words:?}: {}", ended.text());
     }
     assert_eq!(site.service().rollout, None);
     site.run(&["status"]).exits(0);
@@ -116,7 +121,10 @@ fn a_configuration_that_breaks_under_a_running_system_disturbs_nothing() {
 fn a_configuration_edited_in_mid_rollout_changes_the_next_one_only() {
     let site = Site::with("", |recipe| {
         recipe.set("env", "{LEVEL: one}");
-        recipe.set("strategy", "{type: canary, steps: [{set_weight: 50}, approve, {set_weight: 100}]}");
+        recipe.set(
+            "strategy",
+            "{type: canary, steps: [{set_weight: 50}, approve, {set_weight: 100}]}",
+        );
     });
     site.up();
     let load = site.load(100);

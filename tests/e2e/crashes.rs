@@ -4,9 +4,10 @@
 use std::thread;
 use std::time::Duration;
 
-use switchback_api::client::Follow;
+use switchback_api::client::{Follow, Progress};
 use switchback_api::{RolloutEvent, RolloutOutcome};
 use switchback_demo::load::LoadHandle;
+use switchback_domain::InstanceHealth;
 
 use crate::process::Role;
 use crate::site::{Site, all_answered, wait_for};
@@ -54,9 +55,38 @@ fn kill_and_restart(site: &Site, load: &LoadHandle) {
     site.has_no_twins();
 }
 
-fn kill_at(site: &Site, load: &LoadHandle, follow: &mut Follow, point: &Point) {
-    site.event(follow, point.name, point.is_it);
-    kill_and_restart(site, load);
+/// Somebody who follows a rollout over all deaths of the control plane.
+struct Witness {
+    id: String,
+    follow: Follow,
+    told: Vec<RolloutEvent>,
+}
+
+impl Witness {
+    fn of(site: &Site, id: &str) -> Self {
+        Self { id: id.to_owned(), follow: site.follow(id), told: Vec::new() }
+    }
+
+    /// Kills the control plane at a point. What was told before is written: it is told again.
+    fn kills_at(&mut self, site: &Site, load: &LoadHandle, point: &Point) {
+        loop {
+            match site.wait(self.follow.next()).expect("the control plane comes back") {
+                Progress::Event(event) => self.told.push(*event),
+                Progress::Lost | Progress::Back => continue,
+                Progress::Ended => panic!("the rollout ended before {}", point.name),
+            }
+            if self.told.last().is_some_and(point.is_it) {
+                break;
+            }
+        }
+        kill_and_restart(site, load);
+        let written = site.wait(site.client().rollout(&self.id)).expect("it is known").events;
+        let place = |event: &RolloutEvent| (event.sequence, event.kind.clone(), event.text.clone());
+        let written: Vec<_> = written.iter().map(place).collect();
+        for event in self.told.iter().filter(|event| event.kind != "progress") {
+            assert!(written.contains(&place(event)), "told, but not written: {event:#?}");
+        }
+    }
 }
 
 #[test]
@@ -65,9 +95,9 @@ fn the_control_plane_is_killed_at_eleven_points_of_a_canary() {
     let load = site.load(150);
     let deploy = site.spawn_deploy("v2");
     let id = site.active();
-    let mut follow = site.follow(&id);
+    let mut witness = Witness::of(&site, &id);
     for point in &CANARY {
-        kill_at(&site, &load, &mut follow, point);
+        witness.kills_at(&site, &load, point);
     }
     let ended = deploy.wait().exits(0).json();
     assert_eq!((ended["id"].as_str(), ended["outcome"].as_str()), (Some(&*id), Some("promoted")));
@@ -86,9 +116,9 @@ fn the_control_plane_is_killed_while_a_bad_version_is_taken_back() {
     let load = site.load(150);
     let deploy = site.spawn_deploy("v3");
     let id = site.active();
-    let mut follow = site.follow(&id);
+    let mut witness = Witness::of(&site, &id);
     for point in &points {
-        kill_at(&site, &load, &mut follow, point);
+        witness.kills_at(&site, &load, point);
     }
     let ended = deploy.wait().exits(1).json();
     assert_eq!(
@@ -113,7 +143,11 @@ fn the_control_plane_is_killed_while_one_waits_and_another_awaits_approval() {
     });
     site.up();
     let load = site.load(150);
-    let (first, second) = (site.begin("v2"), site.begin("v4"));
+    // Accepted is accepted, even if these are the last words.
+    let first = site.begin("v2");
+    kill_and_restart(&site, &load);
+    let second = site.begin("v4");
+    kill_and_restart(&site, &load);
     let mut follow = site.follow(&first);
     let waits = |event: &RolloutEvent| event.summary.phase == "AwaitingApproval";
     site.event(&mut follow, "AwaitingApproval", waits);
@@ -125,6 +159,7 @@ fn the_control_plane_is_killed_while_one_waits_and_another_awaits_approval() {
         (Some(first.clone()), vec![second.clone()])
     );
     site.run(&["promote", &first]).exits(0);
+    kill_and_restart(&site, &load);
     assert_eq!(site.ended(&first).outcome, Some(RolloutOutcome::Promoted));
     let mut follow = site.follow(&second);
     site.event(&mut follow, "AwaitingApproval", waits);
@@ -167,7 +202,11 @@ fn the_control_plane_is_killed_while_it_takes_everything_down() {
     let site = Site::with("slow_stop=forever", |recipe| recipe.set("stop_timeout", "2s"));
     site.up();
     let down = site.spawn(&["down"]);
-    wait_for("the data plane's end", || site.pids(Role::Proxy).is_empty());
+    wait_for("stops that have begun", || {
+        let instances = site.service().instances;
+        instances.iter().all(|instance| instance.report.health == InstanceHealth::Stopping)
+    });
+    assert_eq!((site.pids(Role::Proxy), site.instances("v1").len()), (Vec::new(), 2));
     site.kill9_control();
     // It was not there to say that all is done; whoever asked may see that.
     let _ = down.wait();

@@ -122,9 +122,9 @@ fn a_stable_instance_is_killed_in_mid_canary_and_the_rollout_goes_on() {
     let id = site.begin("v2");
     let mut follow = site.follow(&id);
     site.event(&mut follow, "Observing at 5 %", |event| is_at(event, "Observing", 500));
-    site.kill9(site.instances("v1")[0].pid);
+    site.kill9(site.instance("v1").pid);
     site.event(&mut follow, "Observing at 50 %", |event| is_at(event, "Observing", 5_000));
-    let stable = site.instances("v1").pop().expect("a stable instance");
+    let stable = site.instance("v1");
     site.kill9(site.shim_of(&stable));
     assert_eq!(site.ended(&id).outcome, Some(RolloutOutcome::Promoted));
     site.settles_to(&[("v2", 2)]);
@@ -139,7 +139,7 @@ fn the_only_candidate_instance_dies_under_traffic_and_is_taken_back() {
         let id = site.begin("v2");
         let mut follow = site.follow(&id);
         site.event(&mut follow, "Observing at 50 %", |event| is_at(event, "Observing", 5_000));
-        let candidate = site.instances("v2").pop().expect("a candidate");
+        let candidate = site.instance("v2");
         site.kill9(if by_shim { site.shim_of(&candidate) } else { candidate.pid });
         let ended = site.ended(&id);
         assert_eq!(ended.outcome, Some(RolloutOutcome::RolledBack), "{ended:#?}");
@@ -159,11 +159,11 @@ fn a_candidate_instance_is_killed_before_and_after_it_matters() {
     site.event(&mut follow, "a candidate that starts", |event| {
         event.kind == "probe" && event.text.starts_with("v2")
     });
-    let candidate = site.instances("v2").pop().expect("a candidate");
+    let candidate = site.instance("v2");
     site.kill9(site.shim_of(&candidate));
     let mut follow = site.follow(&id);
     site.event(&mut follow, "DrainingBaseline", |event| is_at(event, "DrainingBaseline", 10_000));
-    let promoted = site.instances("v2").pop().expect("a promoted instance");
+    let promoted = site.instance("v2");
     site.kill9(promoted.pid);
     assert_eq!(site.ended(&id).outcome, Some(RolloutOutcome::Promoted));
     heals(&site, "v2", promoted.pid);

@@ -2,11 +2,16 @@
 //! loopback address. Every test has a site of its own, and a site that leaves an orphan fails.
 
 mod clock;
+mod commands;
+mod configuration;
 mod contention;
 mod crashes;
 mod disk;
+mod examples;
 mod faults;
+mod printed;
 mod process;
 mod recipe;
+mod running;
 mod site;
 mod versions;

@@ -22,6 +22,7 @@ pub(crate) enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
+    parent: u32,
     pub(crate) role: Role,
     /// The version it runs; instances only.
     pub(crate) version: Option<String>,
@@ -40,14 +41,25 @@ pub(crate) fn of_state_dir(state_dir: &Path) -> Vec<Process> {
         .filter_map(|pid| describe(pid, state_dir))
         .collect();
     found.sort_by_key(|process| (process.role, process.pid));
+    // A child between fork and exec looks like its parent, and is nobody yet.
+    let is_unborn = |process: &Process| {
+        let parent = found.iter().find(|other| other.pid == process.parent);
+        parent.is_some_and(|parent| parent.arguments == process.arguments)
+    };
+    let unborn: Vec<u32> = found.iter().filter(|p| is_unborn(p)).map(|p| p.pid).collect();
+    found.retain(|process| !unborn.contains(&process.pid));
     found
 }
 
-/// Its start time tells a process from a later one of the same number.
+/// Whether a process runs; one that ended and waits to be collected does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    !matches!(state, Some('Z' | 'X') | None)
+    state_and_parent(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+}
+
+fn state_and_parent(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
 /// SIGKILL. A process that is gone already is what was wanted.
@@ -87,8 +99,10 @@ fn describe(pid: u32, state_dir: &Path) -> Option<Process> {
         Role::Control | Role::Proxy | Role::Other => None,
     };
     let version = variables.get("SWITCHBACK_VERSION").filter(|_| role == Role::Instance);
+    let (_, parent) = state_and_parent(pid)?;
     Some(Process {
         pid,
+        parent,
         role,
         version: version.map(ToString::to_string),
         instance: named.map(ToOwned::to_owned),

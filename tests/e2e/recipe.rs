@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{self, UnixDatagram};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The binary under test.
@@ -54,11 +57,6 @@ impl Recipe {
         self.keys.insert(key.to_owned(), value.into());
     }
 
-    /// Leaves a key of the service out.
-    pub(crate) fn unset(&mut self, key: &str) {
-        self.keys.remove(key);
-    }
-
     /// Adds whole lines at the end of the file: another service (indented by two), environments.
     pub(crate) fn append(&mut self, lines: &str) {
         self.tail.push_str(lines);
@@ -75,18 +73,30 @@ impl Recipe {
     }
 }
 
-/// An address on the loopback interface that nobody listens on, another one at each call.
+/// An address on the loopback interface that nobody listens on, and that no other test is given,
+/// also in other processes of these tests.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes of the same test binary begin at different places.
+    static RESERVED: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
+    // Processes begin at different places, so that they rarely meet.
     let begin = u16::try_from(std::process::id() % 181).unwrap_or(0) * 50;
-    for _ in 0..PORTS.len() {
+    for _ in PORTS {
         let offset = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(begin);
         let port = PORTS.start + offset % (PORTS.end - PORTS.start);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let Some(reservation) = reserve(port) else { continue };
         if TcpListener::bind(address).is_ok() {
+            RESERVED.lock().expect("nobody panics with it").push(reservation);
             return address;
         }
     }
     panic!("no free port in {PORTS:?}");
+}
+
+/// Takes a port among all tests on this machine, for as long as the answer is kept: a name in the
+/// kernel's own space goes with its process, and is as far-reaching as ports are.
+fn reserve(port: u16) -> Option<UnixDatagram> {
+    let name = format!("switchback-e2e-{port}");
+    let name = net::SocketAddr::from_abstract_name(name).expect("it is a short name");
+    UnixDatagram::bind_addr(&name).ok()
 }

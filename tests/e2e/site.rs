@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,9 +19,10 @@ use switchback_domain::socket_path;
 
 use crate::process::{self, Process, Role};
 use crate::recipe::{BINARY, Recipe};
+pub(crate) use crate::running::{Ended, Running};
 
 /// Whatever is awaited comes far sooner; without it the test fails instead of hanging.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Pause between two looks where nothing can be awaited.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -46,82 +47,6 @@ impl Directory {
         match self {
             Self::Own(directory) => directory.path(),
             Self::Given(path) => path,
-        }
-    }
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    /// -1 when a signal ended it.
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Ended {
-    /// The JSON document that is printed last.
-    pub(crate) fn json(&self) -> Value {
-        let last = self.stdout.lines().last().unwrap_or_default();
-        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// Asserts the exit code.
-    pub(crate) fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{self:#?}");
-        self
-    }
-
-    /// Everything that was printed.
-    pub(crate) fn text(&self) -> String {
-        format!("{}\n{}", self.stdout, self.stderr)
-    }
-}
-
-/// A command that runs.
-pub(crate) struct Running {
-    /// `None` once it was left.
-    child: Option<Child>,
-    stdout: PathBuf,
-    stderr: PathBuf,
-}
-
-impl Running {
-    /// Waits until it ends.
-    pub(crate) fn wait(mut self) -> Ended {
-        let mut status = None;
-        wait_for("the command's end", || {
-            let child = self.child.as_mut().expect("it was not left");
-            status = child.try_wait().expect("the child is ours");
-            status.is_some()
-        });
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        Ended {
-            code: status.and_then(|status| status.code()).unwrap_or(-1),
-            stdout: read(&self.stdout),
-            stderr: read(&self.stderr),
-        }
-    }
-}
-
-impl Running {
-    /// Leaves it running; its process id. Whoever sweeps the site finds it.
-    pub(crate) fn leave(mut self) -> u32 {
-        let child = self.child.take().expect("it is taken once");
-        let pid = child.id();
-        // Its end has to be collected, or a zombie stays for as long as the tests run.
-        thread::spawn(move || drop({ child }.wait()));
-        pid
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        if child.try_wait().is_ok_and(|status| status.is_none()) {
-            // A failed test: nobody waits any more.
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }
@@ -223,7 +148,7 @@ impl Site {
         command.env("USER", "tester").env_remove("NO_COLOR");
         command.stdout(create(&stdout)).stderr(create(&stderr));
         let child = command.spawn().expect("the binary was built");
-        Running { child: Some(child), stdout, stderr }
+        Running::new(child, stdout, stderr)
     }
 
     /// Runs `switchback WORDS` to its end.
@@ -355,6 +280,16 @@ impl Site {
         all.filter(|process| process.version.as_deref() == Some(version)).collect()
     }
 
+    /// One living instance of a version; waits until there is one.
+    pub(crate) fn instance(&self, version: &str) -> Process {
+        let mut found = None;
+        wait_for("an instance", || {
+            found = self.instances(version).pop();
+            found.is_some()
+        });
+        found.expect("it was waited for")
+    }
+
     /// The shim of an instance.
     pub(crate) fn shim_of(&self, instance: &Process) -> u32 {
         let mut all = self.processes().into_iter();
@@ -371,6 +306,8 @@ impl Site {
 
     /// `kill -9`, and waits until the kernel has done it.
     pub(crate) fn kill9(&self, pid: u32) {
+        let ours = self.processes().iter().any(|process| process.pid == pid);
+        assert!(ours || !process::is_alive(pid), "{pid} is none of ours");
         process::kill9(pid);
         wait_for("the killed process to be gone", || !process::is_alive(pid));
     }

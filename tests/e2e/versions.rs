@@ -35,9 +35,10 @@ fn triggered(recipe: &mut Recipe, trigger: &str) {
     hasty(recipe);
     recipe.set("strategy", WATCHED);
     let off = ["error_rate", "response_time", "latency_p95", "cpu_usage", "health_checks"];
+    let mut triggers = vec![trigger.to_owned()];
     let others = off.into_iter().filter(|name| !trigger.starts_with(name));
-    let others: String = others.map(|name| format!("{name}: false, ")).collect();
-    recipe.set("rollback", format!("{{triggers: {{{others}{trigger}}}}}"));
+    triggers.extend(others.map(|name| format!("{name}: false")));
+    recipe.set("rollback", format!("{{triggers: {{{}}}}}", triggers.join(", ")));
 }
 
 /// A version that serves under load, about to meet another one.
@@ -158,6 +159,8 @@ fn a_version_that_exits_at_once() {
     assert!(story.last_words().contains("exits at once with code 3"), "{}", story.last_words());
     assert!(!story.report.answered.contains_key("bad"), "{:#?}", story.report);
     assert_eq!(story.detail.summary.candidate_requests, 0);
+    let words = &story.detail.last_words[0];
+    assert_eq!((words.probe.as_deref(), words.exit.as_deref()), (None, Some("exit code 3")));
 }
 
 #[test]
@@ -249,11 +252,12 @@ fn a_version_that_floods_its_log_harms_nobody() {
     let options = switchback_demo::load::LoadOptions::new(other);
     let beside = switchback_demo::load::Load::start(options).expect("the load can be started");
     let site = trial.promotes("flood");
-    all_answered(&site.stop(beside));
-    let size = bytes_below(&site.state_dir().join("runtime"));
-    assert!(size < LOG_BYTES_MAX, "{size} bytes of logs");
-    let logs = site.run(&["logs", "web", "-n", "3"]).exits(0).stdout;
-    assert_eq!(logs.lines().count(), 3, "{logs}");
+    let unharmed = site.stop(beside);
+    all_answered(&unharmed);
+    let bytes = bytes_below(&site.state_dir().join("runtime"));
+    assert!(bytes < LOG_BYTES_MAX, "{bytes} bytes of logs");
+    let tail = site.run(&["logs", "web", "-n", "3"]).exits(0).stdout;
+    assert_eq!(tail.lines().count(), 3, "{tail}");
 }
 
 fn bytes_below(directory: &std::path::Path) -> u64 {
@@ -420,7 +424,7 @@ fn a_version_without_traffic_has_shown_nothing() {
 
 #[test]
 fn a_first_version_that_fails_is_withdrawn() {
-    let site = Site::with("v1:exit_code=7", |recipe| hasty(recipe));
+    let site = Site::with("v1:exit_code=7", hasty);
     let document = site.run(&["up", "--detach", "--json"]).exits(1).json();
     let rollout = &document["rollouts"][0];
     assert_eq!(rollout["outcome"], "withdrawn", "{document:#}");

@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 use tokio::sync::Notify;
 
 /// How often to wake up without a watch.
 const FALLBACK_INTERVAL: Duration = Duration::from_millis(100);
+/// A dying shim closes its lock file a moment before it counts as dead: so long after the last
+/// event whoever looks then is woken up once more.
+const ECHO: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// Room for a few dozen events; what they say does not matter.
 const EVENT_BYTES: usize = 4096;
 
@@ -49,25 +52,29 @@ fn start(directory: &Path, happened: &Arc<Notify>) -> io::Result<PipeWriter> {
     let (closed, alive) = io::pipe()?;
     let happened = Arc::clone(happened);
     let watch = move || {
-        while wait(&descriptor, &closed).is_ok() {
+        let mut echo = None;
+        while let Ok(came) = wait(&descriptor, &closed, echo) {
             happened.notify_one();
+            echo = came.then_some(&ECHO);
         }
     };
     thread::Builder::new().name("runtime-watch".to_owned()).spawn(watch)?;
     Ok(alive)
 }
 
-/// Waits for events and takes all of them; an error when the watch is not wanted any more.
-fn wait(descriptor: &OwnedFd, closed: &PipeReader) -> io::Result<()> {
+/// Waits for events, at most so long, and takes all of them. Says whether any came; an error when
+/// the watch is not wanted any more.
+fn wait(descriptor: &OwnedFd, closed: &PipeReader, at_most: Option<&Timespec>) -> io::Result<bool> {
     let mut sources = [PollFd::new(descriptor, PollFlags::IN), PollFd::new(closed, PollFlags::IN)];
-    match poll(&mut sources, None) {
+    match poll(&mut sources, at_most) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
     if !sources[1].revents().is_empty() {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
-    drain(descriptor)
+    let came = !sources[0].revents().is_empty();
+    drain(descriptor).map(|()| came)
 }
 
 fn drain(descriptor: &OwnedFd) -> io::Result<()> {

@@ -139,6 +139,9 @@ pub struct ServiceStatus {
     pub url: Option<String>,
     /// The promoted version.
     pub stable: Option<RevisionStatus>,
+    /// Whether the stable version is at strength and the data plane sends requests to it.
+    #[serde(default)]
+    pub serves: bool,
     /// Who serves which share now.
     pub split: Vec<Share>,
     /// The active rollout.

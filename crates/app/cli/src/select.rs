@@ -60,9 +60,13 @@ fn choose(status: &Status, target: Option<&str>) -> Result<String, Problem> {
     if let Some(name) = target {
         let name = service(name)?;
         if !status.services.iter().any(|service| service.key.service == name) {
-            let known = status.services.iter().map(|s| s.key.to_string()).collect();
-            let problem = code::UNKNOWN_SERVICE.problem(format!("there is no service {name}"));
-            return Err(problem.hint("these were brought up:").details(known));
+            let known: Vec<_> = status.services.iter().map(|s| s.key.to_string()).collect();
+            let problem =
+                code::UNKNOWN_SERVICE.problem(format!("no service {name} was brought up"));
+            return Err(match known.as_slice() {
+                [] => problem.hint("`switchback up` brings the configured ones up"),
+                _ => problem.hint(format!("there is {}", known.join(", "))),
+            });
         }
     }
     let mut active = status.services.iter().filter_map(|service| service.rollout.as_ref());

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use switchback_api::client::{Client, Error, Progress};
+use switchback_api::client::{Client, Error, Progress, RECONNECT_FOR_MAX};
 use switchback_api::{Problem, RolloutDetail, RolloutEvent, RolloutOutcome, RolloutSummary, exit};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::output::Output;
 use crate::render::{outcome, progress};
@@ -16,6 +17,8 @@ use crate::stop::Stop;
 const REDRAW_EVERY: Duration = Duration::from_secs(1);
 /// Time between two lines of counts without a terminal.
 const COUNTS_EVERY_MS: u64 = 10_000;
+/// Pause before a control plane that did not answer is asked again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// News waiting to be printed; the streams wait when there are more.
 const NEWS_WAITING_MAX: usize = 256;
 
@@ -117,9 +120,25 @@ pub(crate) async fn rollouts(
     output.finish_block();
     let mut details = Vec::with_capacity(ids.len());
     for id in ids {
-        details.push(client.rollout(id).await?);
+        tokio::select! {
+            detail = detail(client, id) => details.push(detail?),
+            () = stop.wanted() => return Ok(Watched::Interrupted),
+        }
     }
     Ok(Watched::Ended(details))
+}
+
+/// How a rollout ended, also when the control plane is away just now.
+async fn detail(client: &Client, id: &str) -> Result<RolloutDetail, Error> {
+    let begun = Instant::now();
+    loop {
+        match client.rollout(id).await {
+            Err(error) if error.is_passing() && begun.elapsed() < RECONNECT_FOR_MAX => {
+                tokio::time::sleep(ASK_AGAIN_AFTER).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 type News = (usize, Result<Progress, Error>);

@@ -16,7 +16,7 @@ use switchback_api::{
     CommandRequest, DeployRequest, DownRequest, LastWords, Problem, RollbackRequest, RolloutDetail,
     UpRequest, code, exit,
 };
-use switchback_domain::EnvironmentName;
+use switchback_domain::{EnvironmentName, InstanceHealth};
 use switchback_ports::runtime::LogQuery;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -25,7 +25,7 @@ use crate::Error;
 use crate::calls::DeployAnswer;
 use crate::driver::Handle;
 use crate::lookups::Dossier;
-use crate::views::parse_id;
+use crate::views::{self, parse_id};
 
 /// Rollouts listed when no limit is asked for.
 const LIST_DEFAULT: usize = 20;
@@ -120,8 +120,14 @@ async fn status(
 }
 
 async fn ledger(State(handle): State<Handle>) -> Result<Response, Refusal> {
-    let ledger = handle.ask(|driver| driver.ledger()).await.ok_or_else(ending)?;
-    Ok(Json(ledger).into_response())
+    // Asked for now: what was counted a moment ago would lack the newest requests.
+    let data_plane = handle.ask(|driver| driver.links.data_plane.clone()).await;
+    let report = data_plane.ok_or_else(ending)?.report().await.map_err(|error| {
+        code::DATA_PLANE_SILENT
+            .problem(crate::driver::with_causes(&error))
+            .hint("it is started again within a moment; `switchback status` shows it")
+    })?;
+    Ok(Json(views::ledger(&report)).into_response())
 }
 
 async fn deploy(
@@ -193,11 +199,15 @@ async fn detail(
     let mut last_words = Vec::new();
     for seen in last_seen {
         let page = runtime.logs(&seen.id, LogQuery::Tail(LAST_LINES)).await.unwrap_or_default();
-        let exit = page.lines.iter().rev().find(|line| line.stream == "switchback");
+        let mut ends = page.lines.iter().rev().filter(|line| line.stream == "switchback");
+        let end = ends.find_map(|line| line.text.strip_prefix("ended: "));
+        // The reason is the last probe's answer, or how its process ended.
+        let had_ended = matches!(seen.health, InstanceHealth::Exited | InstanceHealth::CrashLoop);
+        let (probe, exit) = if had_ended { (None, seen.reason) } else { (seen.reason, None) };
         last_words.push(LastWords {
             instance: seen.id.to_string(),
-            probe: seen.reason,
-            exit: exit.map(|line| line.text.clone()),
+            probe,
+            exit: exit.or_else(|| end.map(ToOwned::to_owned)),
             log: page.lines.into_iter().map(|line| line.text).collect(),
         });
     }

@@ -91,13 +91,23 @@ impl Driver {
         if self.publisher.listens_on(route.listen) {
             return Ok(());
         }
-        let ours = self.heard.as_ref().is_some_and(|heard| {
-            heard.report.listeners.iter().any(|listener| listener.address == route.listen)
-        });
+        let ours = match &self.heard {
+            Some(heard) => heard.report.listeners.iter().any(|l| l.address == route.listen),
+            // Not heard of yet, it may well listen already: on what it served before.
+            None => self.served_before(route.listen),
+        };
         match TcpListener::bind(route.listen) {
             Err(error) if !ours => Err(cannot_listen(route.listen, &error)),
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+
+    fn served_before(&self, address: SocketAddr) -> bool {
+        self.book.services().values().any(|service| {
+            let stable = service.stable().and_then(|stable| service.releases.get(&stable.release));
+            let route = stable.and_then(|release| release.workload.route.as_ref());
+            route.is_some_and(|route| route.listen == address)
+        })
     }
 
     fn plan(&self, key: &ServiceKey, release: &Release, policy: &RolloutPolicy) -> Plan {

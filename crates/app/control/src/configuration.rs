@@ -117,8 +117,12 @@ fn mistakes_problem(mistakes: &Diagnostics) -> Problem {
         1 => "the configuration has a mistake".to_owned(),
         count => format!("the configuration has {count} mistakes"),
     };
-    let details = mistakes.as_slice().iter().map(ToString::to_string).collect();
-    code::CONFIG_INVALID.problem(message).hint("`switchback lint` shows them").details(details)
+    let lines = mistakes.as_slice().iter().map(ToString::to_string);
+    let details = lines.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+    code::CONFIG_INVALID
+        .problem(message)
+        .hint("`switchback lint` shows them")
+        .details(details.collect())
 }
 
 /// The policy for a rollout with what the request asks for instead.

@@ -224,7 +224,7 @@ impl Driver {
                 }
             },
             Message::HookDone { key, rollout, position, result } => {
-                let (passed, detail) = (result.passed, result.detail);
+                let (passed, detail) = (result.passed, last_line(&result.detail));
                 let event = EventKind::HookFinished { rollout, position, passed, detail };
                 self.apply(&key, event);
                 // If it could not be written, the step still waits and the hook runs once more.
@@ -378,8 +378,34 @@ impl Driver {
     }
 }
 
+/// How a command ended and the last line of what it printed, which names the error in most
+/// languages. The whole output would not fit a table.
+fn last_line(text: &str) -> String {
+    const LENGTH_MAX: usize = 200;
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+    let ending = text.split_once(": ").map(|(ending, _)| ending);
+    let ending = ending.filter(|ending| ending.starts_with("exit code") && !line.contains(ending));
+    let shown: String = line.chars().take(LENGTH_MAX).collect();
+    let more = if shown.len() < line.len() { " ..." } else { "" };
+    ending.map_or_else(String::new, |ending| format!("{ending}: ")) + &shown + more
+}
+
 /// An error with its causes, in one line.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_line;
+
+    #[test]
+    fn a_traceback_becomes_its_last_line() {
+        let text = "exit code 1: Traceback (most recent call last):\n  File x\nValueError: no\n\n";
+        assert_eq!(last_line(text), "exit code 1: ValueError: no");
+        assert_eq!(last_line("exit code 7: too bad"), "exit code 7: too bad");
+        assert_eq!(last_line(""), "");
+        assert_eq!(last_line(&"x".repeat(300)).len(), 204);
+    }
 }

@@ -41,7 +41,8 @@ pub(crate) struct Fleet {
     seen: BTreeMap<InstanceId, Instance>,
     vitals: HashMap<InstanceId, Vitals>,
     probing: HashMap<InstanceId, (Identity, JoinHandle<()>)>,
-    starting: HashSet<InstanceId>,
+    /// Starts that were ordered; whether the runtime has answered since.
+    starting: HashMap<InstanceId, bool>,
     failed_starts: HashMap<InstanceId, (String, Instant)>,
     retiring: HashMap<InstanceId, Retiring>,
     reported: HashMap<ReleaseId, Instant>,
@@ -76,7 +77,8 @@ impl Fleet {
         self.seen = list.into_iter().map(|i| (i.spec.id.clone(), i)).collect();
         let seen = &self.seen;
         self.vitals.retain(|id, _| seen.contains_key(id));
-        self.starting.retain(|id| !seen.contains_key(id));
+        // A list may be older than the answer: should it be, the start is ordered once more.
+        self.starting.retain(|id, answered| !*answered && seen.get(id).is_none_or(is_over));
         self.probing.retain(|id, (_, task)| {
             let keep = seen.contains_key(id);
             if !keep {
@@ -124,7 +126,7 @@ impl Fleet {
     }
 
     pub(crate) fn start_ordered(&mut self, id: &InstanceId) {
-        self.starting.insert(id.clone());
+        self.starting.insert(id.clone(), false);
         self.failed_starts.remove(id);
     }
 
@@ -132,10 +134,13 @@ impl Fleet {
         if let Err(why) = result {
             self.starting.remove(id);
             self.failed_starts.insert(id.clone(), (why, Instant::now()));
+        } else if let Some(answered) = self.starting.get_mut(id) {
+            *answered = true;
         }
     }
 
-    /// Ordinals of a pool that are not there and not on their way.
+    /// Ordinals of a pool that are not there and not on their way. One that is being stopped by
+    /// nobody is what a dead control plane began to stop: starting it ends that first.
     pub(crate) fn missing(
         &self,
         key: &ServiceKey,
@@ -145,9 +150,8 @@ impl Fleet {
         let absent = |id: &InstanceId| {
             let failed = self.failed_starts.get(id);
             let waits = failed.is_some_and(|(_, at)| at.elapsed() < START_AGAIN);
-            let lost =
-                self.seen.get(id).is_some_and(|instance| instance.process == ProcessState::Lost);
-            (lost || !self.seen.contains_key(id)) && !self.starting.contains(id) && !waits
+            let gone = self.seen.get(id).is_none_or(is_over);
+            gone && !self.starting.contains_key(id) && !waits
         };
         let ids = (0..desired).map(|ordinal| InstanceId::new(key, release, ordinal));
         ids.filter(|id| absent(id) && !self.is_stopping(id)).collect()
@@ -292,7 +296,57 @@ impl Fleet {
     }
 }
 
+/// Whether nothing more is to be expected of an instance unless it is started.
+fn is_over(instance: &Instance) -> bool {
+    match instance.process {
+        ProcessState::Lost | ProcessState::Stopping => true,
+        ProcessState::Starting | ProcessState::Running { .. } | ProcessState::BackingOff { .. } => {
+            false
+        }
+    }
+}
+
 /// Requests on their way to an instance, by a report.
 pub(crate) fn in_flight(report: &Report, id: &InstanceId) -> u64 {
     report.arms.iter().filter_map(|arm| arm.in_flight_by_instance.get(id)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instance;
+
+    fn missing(fleet: &Fleet) -> usize {
+        let spec = instance().spec;
+        fleet.missing(&spec.key, &spec.release, 1).len()
+    }
+
+    fn listed(fleet: &mut Fleet, process: ProcessState) {
+        fleet.listed(vec![Instance { process, ..instance() }], |_| None);
+    }
+
+    #[test]
+    fn what_a_dead_control_plane_began_to_stop_is_started_once() {
+        let (mut fleet, id) = (Fleet::default(), instance().spec.id);
+        listed(&mut fleet, ProcessState::Stopping);
+        assert_eq!(missing(&fleet), 1);
+        fleet.start_ordered(&id);
+        // The runtime stops it first, and looks the same for as long as that takes.
+        listed(&mut fleet, ProcessState::Stopping);
+        assert_eq!(missing(&fleet), 0);
+        fleet.started(&id, Ok(()));
+        listed(&mut fleet, ProcessState::Running { pid: 2 });
+        assert_eq!(missing(&fleet), 0);
+        let health = fleet.vitals(&id).map(Vitals::health);
+        assert_eq!(health, Some(InstanceHealth::Starting), "it is asked anew");
+    }
+
+    #[test]
+    fn what_dies_right_after_its_start_is_started_again() {
+        let (mut fleet, id) = (Fleet::default(), instance().spec.id);
+        fleet.start_ordered(&id);
+        fleet.started(&id, Ok(()));
+        listed(&mut fleet, ProcessState::Lost);
+        assert_eq!(missing(&fleet), 1);
+    }
 }

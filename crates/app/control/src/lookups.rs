@@ -1,7 +1,7 @@
 //! What the API looks up: the state as records, and nothing changed by it.
 
 use switchback_api::{
-    ControlStatus, DataPlaneStatus, InstanceStatus, Ledger, LedgerEntry, Problem, RolloutEvent,
+    ControlStatus, DataPlaneStatus, InstanceStatus, Problem, RolloutEvent,
     RolloutSummary, Status, code,
 };
 use switchback_domain::{EnvironmentName, InstanceId, Verdict, Version};
@@ -86,7 +86,18 @@ impl Driver {
             },
         };
         let instances = mine.map(instance).collect();
-        switchback_api::ServiceStatus { instances, ..views::status(service) }
+        let serves = self.serves(service);
+        switchback_api::ServiceStatus { instances, serves, ..views::status(service) }
+    }
+
+    /// Whether the stable version is at strength and the data plane sends requests to it.
+    fn serves(&self, service: &Service) -> bool {
+        let Some(stable) = service.stable() else { return false };
+        let is_strong = service.pool(&stable.release).ready() >= stable.policy.replicas;
+        let heard = self.heard.as_ref();
+        let is_told = self.publisher.is_settled()
+            && heard.is_some_and(|it| self.publisher.is_current(&it.report, it.received));
+        is_strong && is_told
     }
 
     pub(crate) fn rollouts(
@@ -136,21 +147,6 @@ impl Driver {
             verdict: rollout.and_then(|rollout| rollout.verdict.clone()),
             last_seen: rollout.map(|rollout| rollout.last_seen.clone()).unwrap_or_default(),
         })
-    }
-
-    pub(crate) fn ledger(&self) -> Ledger {
-        let Some(heard) = &self.heard else { return Ledger::default() };
-        let entry = |arm: &switchback_ports::data_plane::ArmReport| LedgerEntry {
-            key: arm.arm.service.clone(),
-            version: arm.version.clone(),
-            in_flight: arm.in_flight,
-            stats: arm.stats.clone(),
-        };
-        Ledger {
-            versions: heard.report.arms.iter().map(entry).collect(),
-            unrouted: heard.report.unrouted,
-            refused: heard.report.refused,
-        }
     }
 
     /// Instances whose logs are asked for: those there are, or one by its name, even if it was

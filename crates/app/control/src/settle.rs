@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use switchback_api::RolloutEvent;
 use switchback_domain::strategy::Hook;
 use switchback_domain::template::{Variables, render};
-use switchback_domain::{InstanceHealth, InstanceId, ReleaseId, ServiceKey, Timestamp};
+use switchback_domain::{
+    InstanceHealth, InstanceId, InstanceReport, ReleaseId, ServiceKey, Timestamp,
+};
 use switchback_engine::{
-    Counts, Effect, Event, EventKind, Rollout, RolloutId, Service, outstanding,
+    Counts, Effect, Event, EventKind, Pool, Rollout, RolloutId, Service, outstanding,
 };
 use switchback_ports::journal;
 use switchback_ports::runtime::{Instance, InstanceSpec};
@@ -288,6 +290,10 @@ impl Driver {
                 obstacles.extend(tasks::missing_program(program, &release.workload.working_dir));
                 let pool = service.pool(baseline);
                 let required = service.stable().map_or(1, |stable| stable.policy.replicas);
+                if pool.ready() < required && comes_up(&pool, required) {
+                    // As after `down`: it is asked again when more is known, within the deadline.
+                    return;
+                }
                 if pool.ready() < required {
                     let (ready, version) = (pool.ready(), &release.version);
                     obstacles.push(format!(
@@ -433,6 +439,13 @@ impl Driver {
         };
         self.book.announce_progress(rollout.request.id, event);
     }
+}
+
+/// Whether what is missing is on its way: nothing of it has failed.
+fn comes_up(pool: &Pool, required: u32) -> bool {
+    let is_well =
+        |i: &InstanceReport| matches!(i.health, InstanceHealth::Ready | InstanceHealth::Starting);
+    pool.desired >= required && pool.instances.iter().all(is_well)
 }
 
 /// Whether a service wanted to be looked at by now.

@@ -19,6 +19,9 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Pause after the runtime could not be asked.
 const RUNTIME_AGAIN: Duration = Duration::from_millis(500);
 
+/// Longest time between two lists: should a change go unnoticed, it is seen all the same.
+const LIST_EVERY: Duration = Duration::from_secs(1);
+
 /// Lists the instances at every change.
 pub(crate) async fn watch_runtime(links: Links, handle: Handle) {
     loop {
@@ -28,7 +31,7 @@ pub(crate) async fn watch_runtime(links: Links, handle: Handle) {
         if failed {
             tokio::time::sleep(RUNTIME_AGAIN).await;
         } else {
-            links.runtime.changed().await;
+            let _ = tokio::time::timeout(LIST_EVERY, links.runtime.changed()).await;
         }
     }
 }

@@ -110,6 +110,11 @@ impl Publisher {
         })
     }
 
+    /// Whether nothing is on its way to the data plane, and nothing failed.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.served.is_some() && !self.on_its_way && self.failed.is_none()
+    }
+
     /// Why the last table was not taken.
     pub(crate) fn error(&self) -> Option<&str> {
         self.failed.as_ref().map(|(why, _)| why.as_str())

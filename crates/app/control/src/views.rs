@@ -1,13 +1,15 @@
 //! From states to the API's records. Pure.
 
 use switchback_api::{
-    Accepted, RevisionStatus, RolloutOutcome, RolloutSummary, ServiceStatus, Share,
+    Accepted, Ledger, LedgerEntry, RevisionStatus, RolloutOutcome, RolloutSummary, ServiceStatus,
+    Share,
 };
 use switchback_domain::{ReleaseId, Version, Weight};
 use switchback_engine::{
     EndedRollout, Ending, Phase, PlanStep, Revision, Rollout, RolloutId, Service, describe_phase,
     describe_step,
 };
+use switchback_ports::data_plane::{ArmReport, Report};
 
 /// A running rollout at a glance.
 pub(crate) fn active(service: &Service, rollout: &Rollout) -> RolloutSummary {
@@ -44,7 +46,7 @@ fn waiting_for(rollout: &Rollout) -> Option<String> {
     }
     let waits = match rollout.current()? {
         PlanStep::Pause(None) | PlanStep::Approve => true,
-        PlanStep::Promote => !rollout.request.policy.auto_promote,
+        PlanStep::Promote => !rollout.may_promote(),
         PlanStep::VerifyWayBack
         | PlanStep::Scale { .. }
         | PlanStep::Smoke(_)
@@ -119,7 +121,8 @@ pub(crate) fn all(service: &Service) -> Vec<RolloutSummary> {
     past.chain(present).chain(future).collect()
 }
 
-/// A service's state; instances are filled in by the caller, who knows their processes.
+/// A service's state; instances, and whether it serves, are filled in by the caller, who knows
+/// their processes and the data plane.
 pub(crate) fn status(service: &Service) -> ServiceStatus {
     let share = |(release, weight): &(ReleaseId, Weight)| {
         let release_short = release.short().to_owned();
@@ -132,6 +135,7 @@ pub(crate) fn status(service: &Service) -> ServiceStatus {
         split: service.traffic.split.shares().iter().filter_map(share).collect(),
         rollout: service.rollout.as_ref().map(|rollout| active(service, rollout)),
         queue: service.queue.iter().map(|request| waiting(service, request)).collect(),
+        serves: false,
         instances: Vec::new(),
         revisions: service.revisions.iter().rev().filter_map(|r| revision(service, r)).collect(),
     }
@@ -170,6 +174,21 @@ pub(crate) fn accepted(service: &Service, id: RolloutId) -> Accepted {
         rollout: if known { id.to_string() } else { String::new() },
         queued,
         note: (!known).then(|| "the release serves already; its settings were updated".to_owned()),
+    }
+}
+
+/// What became of every request, by a report of the data plane.
+pub(crate) fn ledger(report: &Report) -> Ledger {
+    let entry = |arm: &ArmReport| LedgerEntry {
+        key: arm.arm.service.clone(),
+        version: arm.version.clone(),
+        in_flight: arm.in_flight,
+        stats: arm.stats.clone(),
+    };
+    Ledger {
+        versions: report.arms.iter().map(entry).collect(),
+        unrouted: report.unrouted,
+        refused: report.refused,
     }
 }
 

@@ -88,8 +88,14 @@ impl Vitals {
         match &instance.process {
             ProcessState::Starting => self.down(InstanceHealth::Starting, None),
             ProcessState::Running { .. } => {
-                let was_down =
-                    matches!(self.health, InstanceHealth::Exited | InstanceHealth::CrashLoop);
+                let was_down = match self.health {
+                    InstanceHealth::Exited
+                    | InstanceHealth::CrashLoop
+                    | InstanceHealth::Stopping => true,
+                    InstanceHealth::Starting | InstanceHealth::Ready | InstanceHealth::Unready => {
+                        false
+                    }
+                };
                 if was_down {
                     self.down(InstanceHealth::Starting, Some(exit()));
                 }

@@ -26,7 +26,7 @@ use crate::trail::Trail;
 ///   limit is undecided.
 /// - `response_time` compares means. The baseline's is that of the same window or, when it
 ///   answered fewer than 10 requests in it (all traffic is on the candidate), of everything the
-///   data plane counted for it. Means less than 0.5 ms apart are equal.
+///   data plane counted for it. Means less than 2 ms apart are equal.
 /// - `cpu_usage`, `memory_usage` and custom metrics fire when every reading of the window was
 ///   above the limit, at least three of them.
 /// - `health_checks` fires as soon as so many checks failed within the window.

@@ -194,9 +194,13 @@ impl Rollout {
         if self.baseline.is_some() { Phase::RollingBack } else { Phase::Withdrawing }
     }
 
-    /// Whether nobody has to be asked before the promotion.
+    /// Whether nobody has to be asked before the promotion. A first version replaces nothing, and
+    /// a rollback is somebody's word already.
     pub fn may_promote(&self) -> bool {
-        self.request.policy.auto_promote || self.approved || self.full
+        let asks = !self.request.policy.auto_promote
+            && self.baseline.is_some()
+            && self.request.kind == RequestKind::Deploy;
+        !asks || self.approved || self.full
     }
 
     /// Whether it still goes forward, rather than back.

@@ -143,6 +143,23 @@ async fn the_death_of_a_shim_wakes_the_control_plane() {
     assert!(tokio::time::timeout(quiet, world.runtime.changed()).await.is_err());
 }
 
+/// A dying shim closes its files before it counts as dead: looking in between is looking too soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_looks_only_when_woken_sees_every_death() {
+    let world = World::new();
+    let spec = script("exec sleep 1000");
+    let quiet = Duration::from_millis(100);
+    for _ in 0..10 {
+        world.run(&spec).await;
+        while tokio::time::timeout(quiet, world.runtime.changed()).await.is_ok() {}
+        send(world.shim(&spec.id), Signal::KILL);
+        while !world.runtime.list().await.unwrap().iter().all(is_lost) {
+            let woken = tokio::time::timeout(Duration::from_secs(5), world.runtime.changed()).await;
+            assert!(woken.is_ok(), "the death was looked at too soon, and never again");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_shim_left_is_stopped_with_the_instance() {
     let world = World::new();

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Args, context: &mut Context<'_>) -> Result<u8, Pro
     let output = &mut *context.output;
     let accepted = client.rollback(&request).await?;
     say_accepted(&accepted, output);
-    if args.no_wait {
+    if args.no_wait || accepted.rollout.is_empty() {
         output.document(&accepted);
         return Ok(exit::OK);
     }

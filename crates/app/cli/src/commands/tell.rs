@@ -59,11 +59,13 @@ async fn tell(
 ) -> Result<u8, Problem> {
     let output = &mut *context.output;
     let accepted = client.command(id, command, &request).await?;
-    output.line(format!("{} {}: accepted", command.word(), accepted.rollout));
+    if !accepted.rollout.is_empty() {
+        output.line(format!("{} {}: accepted", command.word(), accepted.rollout));
+    }
     if let Some(note) = &accepted.note {
         output.note(note);
     }
-    let Some(hoped) = watch else {
+    let Some(hoped) = watch.filter(|_| !accepted.rollout.is_empty()) else {
         output.document(&accepted);
         return Ok(exit::OK);
     };

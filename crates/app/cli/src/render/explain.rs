@@ -15,7 +15,7 @@ pub(crate) fn lines(detail: &RolloutDetail, now_ms: u64, look: Look) -> Vec<Stri
     lines.extend(timeline(detail, look));
     lines.extend(evidence(detail, look));
     lines.extend(detail.last_words.iter().flat_map(|words| last_words(words, look)));
-    lines.extend(next(&detail.summary, look));
+    lines.extend(next(&detail.summary, detail.last_words.first(), look));
     lines
 }
 
@@ -138,12 +138,15 @@ fn last_words(words: &LastWords, look: Look) -> Vec<String> {
 }
 
 /// What can be done now.
-fn next(summary: &RolloutSummary, look: Look) -> Vec<String> {
+fn next(summary: &RolloutSummary, words: Option<&LastWords>, look: Look) -> Vec<String> {
     let text = match summary.outcome {
         Some(RolloutOutcome::RolledBack | RolloutOutcome::Withdrawn) => format!(
-            "mend it and deploy again, or `switchback retry {}` as it is; `switchback logs {}` \
-             shows more of its output",
-            summary.id, summary.key.service
+            "mend it and deploy again, or `switchback retry {}` as it is{}",
+            summary.id,
+            words.map_or_else(String::new, |words| format!(
+                "; `switchback logs --instance {}` shows more of its output",
+                clean(&words.instance)
+            ))
         ),
         None if summary.waiting_for.is_some() => {
             format!(
@@ -197,8 +200,7 @@ requests, limit 1%
                     latency_p95  safe         120 ms   500 ms            p95 120 ms, limit 500 ms
    +42.1s  ended    v1 serves again
 
-mend it and deploy again, or `switchback retry r12` as it is; `switchback logs api` shows more of \
-its output";
+mend it and deploy again, or `switchback retry r12` as it is";
         assert_eq!(text, expected);
     }
 

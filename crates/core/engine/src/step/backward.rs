@@ -54,11 +54,14 @@ impl Work {
         let candidate = self.service.pool(rollout.candidate());
         if candidate.desired > 0 {
             self.set_desired(rollout.candidate(), 0);
-            self.made_progress();
+            self.grant_ending(&rollout);
             return true;
         }
         if candidate.present() > 0 {
-            let need = format!("{} instances to stop", candidate.present());
+            let need = match candidate.present() {
+                1 => "1 instance to stop".to_owned(),
+                count => format!("{count} instances to stop"),
+            };
             return self.stuck_if_overdue(&rollout, need);
         }
         self.end_taken_back(&rollout);
@@ -102,6 +105,17 @@ impl Work {
         self.note(NoteKind::Note, format!("stuck: needs {need}"));
         self.set_phase(Phase::Stuck { need });
         true
+    }
+
+    /// The clock begins when the instances had what they may take for ending their requests.
+    fn grant_ending(&mut self, rollout: &Rollout) {
+        self.made_progress();
+        let request = &rollout.request;
+        let ending = request.policy.drain_timeout + request.release.workload.stop_timeout;
+        let from = self.now + ending;
+        if let Some(rollout) = &mut self.service.rollout {
+            rollout.progress_at = from;
+        }
     }
 
     fn end_taken_back(&mut self, rollout: &Rollout) {

@@ -208,6 +208,21 @@ fn when_the_candidate_is_dead_the_baseline_takes_all_with_whatever_it_has() {
 }
 
 #[test]
+fn instances_that_drain_are_given_their_time_before_a_rollback_is_called_stuck() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.run_to("Observing");
+    story.judge(Outcome::Regressed);
+    story.acknowledge();
+    story.after(30 + 10 + 59);
+    assert_eq!((story.phase(), story.wanted()), ("RollingBack".into(), "v1=2 v2=0".into()));
+    story.after(1);
+    assert_eq!(story.phase(), "Stuck");
+    story.run();
+    assert_eq!(story.ending().0, Ending::RolledBack);
+}
+
+#[test]
 fn a_baseline_that_cannot_come_back_is_stuck_loudly_and_heals_by_itself() {
     let mut story = Story::serving(&rolling_of_three());
     story.deploy("v2", &rolling_of_three());

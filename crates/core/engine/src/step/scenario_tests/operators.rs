@@ -5,7 +5,7 @@ use switchback_domain::strategy::{RolloutPolicy, Step, StrategyKind};
 use switchback_domain::{Outcome, Weight};
 
 use crate::step::testing::{Story, hook, judged_canary, policy, version_of};
-use crate::{CauseKind, Ending, PlanStep, Rejection, RequestKind};
+use crate::{CauseKind, Ending, PlanStep, Rejection, Request, RequestKind};
 
 fn with_step(step: Step) -> RolloutPolicy {
     let weight = |percent| Step::SetWeight(Weight::from_percent(percent));
@@ -57,6 +57,20 @@ fn without_auto_promote_all_traffic_waits_for_a_word_however_long() {
     story.promote(false).unwrap();
     assert_eq!(story.phase(), "DrainingBaseline", "waiting long is no missed deadline");
     assert_eq!(story.revisions(), ["v1", "v2"]);
+}
+
+#[test]
+fn without_auto_promote_nobody_is_asked_about_a_first_version_or_a_rollback() {
+    let policy = RolloutPolicy { auto_promote: false, ..judged_canary() };
+    let mut story = Story::serving(&policy);
+    story.deploy("v2", &policy);
+    story.run_to("AwaitingApproval");
+    story.promote(false).unwrap();
+    story.run();
+    let back = Request { kind: RequestKind::Rollback, ..story.request("v1", &policy) };
+    story.ask(&back).unwrap();
+    story.run();
+    assert_eq!(story.revisions(), ["v1", "v2", "v1"]);
 }
 
 #[test]
