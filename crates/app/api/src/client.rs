@@ -1,5 +1,5 @@
 //! Talks to the control plane over its Unix socket: one connection per request, and streams that
-//! are taken up again where they broke. No printing, no exit codes beyond the [`Problem`]'s.
+//! are taken up again where they broke. No printing, no exit codes beyond the [`crate::Problem`]'s.
 
 mod error;
 mod follow;

@@ -1,8 +1,8 @@
 //! What the API looks up: the state as records, and nothing changed by it.
 
 use switchback_api::{
-    ControlStatus, DataPlaneStatus, InstanceStatus, Problem, RolloutEvent,
-    RolloutSummary, Status, code,
+    ControlStatus, DataPlaneStatus, InstanceStatus, Problem, RolloutEvent, RolloutSummary, Status,
+    code,
 };
 use switchback_domain::{EnvironmentName, InstanceId, Verdict, Version};
 use switchback_engine::{RolloutId, Service, describe_step};

@@ -149,6 +149,7 @@ async fn instances_that_close_their_connections_lose_no_request() {
             }
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
         }
+        // sleep: the instance closes a moment after its answer, as real ones do.
         tokio::time::sleep(Duration::from_micros(200)).await;
     })
     .await;
@@ -200,6 +201,7 @@ async fn connections_that_rested_and_were_closed_are_not_used_again() {
         assert_eq!(read(response).await, (200, "ok".to_owned()), "request {n}");
         // Every third pause is long enough for the instance to close first.
         let pause = if n % 3 == 0 { 45 } else { 1 };
+        // sleep: the pauses are the test: the instance closes during the long ones.
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     let connections = opened.load(Ordering::SeqCst);

@@ -239,6 +239,7 @@ async fn a_slow_upload_is_not_held_against_the_instance() {
     let mut stream = TcpStream::connect(listen).await.unwrap();
     stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n").await.unwrap();
     for _ in 0..8 {
+        // sleep: a slow upload is slow.
         tokio::time::sleep(std::time::Duration::from_millis(70)).await;
         stream.write_all(b"x").await.unwrap();
     }
@@ -289,6 +290,7 @@ async fn a_head_that_drips_in_is_given_up() {
             if writing.write_all(&[*byte]).await.is_err() {
                 return;
             }
+            // sleep: a dripping client drips.
             tokio::time::sleep(std::time::Duration::from_millis(400)).await;
         }
     };
@@ -296,6 +298,7 @@ async fn a_head_that_drips_in_is_given_up() {
     tokio::select! {
         () = drip => panic!("the connection broke before it was told why"),
         read = reading.read_exact(&mut answer) => drop(read.unwrap()),
+        // sleep: the end of patience, not of the test.
         () = tokio::time::sleep(PATIENCE) => panic!("it may drip for ever"),
     }
     assert_eq!(&answer, b"HTTP/1.1 408 Request");

@@ -102,6 +102,7 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool)
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
         assert!(Instant::now() < deadline, "it never came to pass: {what}");
+        // sleep: nothing to await; bounded by PATIENCE.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
