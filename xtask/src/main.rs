@@ -1,8 +1,10 @@
-//! Checks and generators of this repository: `cargo xtask layers | tidy | generate | locked`.
+//! Checks, generators and benchmarks of this repository: `cargo xtask layers | tidy | generate |
+//! locked | bench`.
 //!
 //! Each check prints every violation with its place and ends with exit code 1 if there is any.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod bench;
 mod code;
 mod generate;
 mod layers;
@@ -39,9 +41,10 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ["tidy"] => Ok(report("tidy", &tidy::check(root)?)),
         ["generate"] => generate::write(root).map(|()| ExitCode::SUCCESS),
         ["generate", "--check"] => Ok(report("generate", &generate::check(root)?)),
+        ["bench", which, ref options @ ..] => bench::run(root, which, options),
         ["locked", max] => Ok(report("locked", &locked::check(root, max)?)),
         _ => {
-            eprintln!("{USAGE}");
+            eprintln!("{USAGE}\n{}", bench::USAGE);
             Ok(ExitCode::from(64))
         }
     }

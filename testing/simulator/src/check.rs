@@ -215,8 +215,14 @@ fn check_weights(moment: &Moment<'_>) -> Result<(), String> {
         }
         let strength = after.stable().map_or(1, |stable| stable.policy.replicas);
         let nobody_else = after.pool(rollout.candidate()).ready() == 0;
+        let nearly_all = before.weight_of(release) >= Weight::from_percent(90);
+        let patience = rollout.request.policy.progress_deadline;
+        let in_vain = before
+            .rollout
+            .as_ref()
+            .is_some_and(|before| moment.now >= before.progress_at + patience);
         if rollout.baseline.as_ref() == Some(release)
-            && !nobody_else
+            && !(nobody_else || nearly_all || in_vain)
             && *weight > Weight::ratio(ready, strength)
         {
             return Err(format!("{weight} back to {release} with {ready} of {strength} ready"));

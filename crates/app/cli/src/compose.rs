@@ -114,12 +114,13 @@ pub(crate) fn run_role(mut arguments: impl Iterator<Item = OsString>) -> Option<
     }
 }
 
-fn run_proxy(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let state_dir = match (arguments.next(), arguments.next()) {
-        (Some(flag), Some(state_dir)) if flag == "--state-dir" => PathBuf::from(state_dir),
-        _ => return complain("proxy takes --state-dir DIR"),
+/// `proxy --state-dir DIR [--codec own|hyper]`; `SWITCHBACK_CODEC` where the codec is not named.
+fn run_proxy(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let options = match switchback_proxy::Options::from_arguments(arguments) {
+        Ok(options) => options,
+        Err(error) => return complain(&format!("proxy: {error}")),
     };
-    match switchback_proxy::run(&switchback_proxy::Options::new(state_dir)) {
+    match switchback_proxy::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&with_causes(&error)),
     }

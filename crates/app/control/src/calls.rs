@@ -9,16 +9,17 @@ use switchback_api::{
 };
 use switchback_config::ServiceConfig;
 use switchback_domain::strategy::RolloutPolicy;
-use switchback_domain::{EnvironmentName, Release, ServiceKey};
+use switchback_domain::{EnvironmentName, Generation, Release, ServiceKey, Split, Version};
 use switchback_engine::{
     Command, EventKind, Request, RequestKind, RolloutId, Service, describe_step, plan,
 };
+use switchback_routing::Route;
 
 use crate::book::ApplyError;
 use crate::configuration::policy;
 use crate::driver::{Driver, Message};
 use crate::problem::from_apply;
-use crate::{clock, views};
+use crate::{clock, table, views};
 
 /// What `deploy` answers.
 pub(crate) enum DeployAnswer {
@@ -72,6 +73,7 @@ impl Driver {
     }
 
     fn submit(&mut self, key: &ServiceKey, request: Request) -> Result<Accepted, Problem> {
+        self.check_routes(&request.release)?;
         let id = request.id;
         let event = EventKind::Requested(Box::new(request));
         match self.try_apply(key, event) {
@@ -83,6 +85,24 @@ impl Driver {
             }),
             Err(error) => Err(from_apply(&error)),
         }
+    }
+
+    /// Two services that want the same requests would make a table that cannot be served, and
+    /// every later one too: found now, not at the promotion.
+    fn check_routes(&self, release: &Release) -> Result<(), Problem> {
+        let mut table = table::build(self.book.services(), Generation::default());
+        table.routes.retain(|route| route.service != release.key);
+        let new = release.workload.route.as_ref();
+        table.routes.extend(new.map(|spec| Route::new(release.key.clone(), spec, Split::none())));
+        for route in &mut table.routes {
+            (route.split, route.steering.candidate) = (Split::none(), None);
+        }
+        table.arms.clear();
+        table.check().map_err(|error| {
+            code::CONFIG_INVALID
+                .problem(error.to_string())
+                .hint("first deploy the one that gives these requests up, or change its route")
+        })
     }
 
     /// An address somebody else listens on is found now, not when traffic is to move.
@@ -219,10 +239,8 @@ impl Driver {
         let environment = self.environment(ask.environment);
         let services = self.settings.services(&environment)?;
         let mut answer = UpAnswer { started: BTreeMap::new(), kept: BTreeMap::new() };
-        let mut configured = self.book.configured().clone();
         for service in &services {
-            let key = service.key();
-            let name = key.service.to_string();
+            let name = service.key().service.to_string();
             match self.up_service(service, &ask.by)? {
                 Ok(accepted) => {
                     answer.started.insert(name, accepted);
@@ -231,12 +249,16 @@ impl Driver {
                     answer.kept.insert(name, kept);
                 }
             }
-            if let Some(version) = &service.version {
-                configured.insert(key.to_string(), version.to_string());
-            }
         }
-        self.book.set_configured(configured).map_err(|error| from_apply(&error))?;
         Ok(answer)
+    }
+
+    /// Remembers that a service was brought to its configured version, so that the next `up` can
+    /// tell an edited version from one that was deployed since.
+    fn remember(&mut self, key: &ServiceKey, version: &Version) -> Result<(), Problem> {
+        let mut configured = self.book.configured().clone();
+        configured.insert(key.to_string(), version.to_string());
+        self.book.set_configured(configured).map_err(|error| from_apply(&error))
     }
 
     fn up_service(
@@ -265,6 +287,7 @@ impl Driver {
         let policy = policy(config, version, None, None);
         let request = self.new_request(RequestKind::Deploy, release, policy, by.to_owned());
         let accepted = self.submit(&key, request)?;
+        self.remember(&key, version)?;
         Ok(match accepted.rollout.as_str() {
             "" => Err(format!("{version} serves already")),
             _ => Ok(accepted),

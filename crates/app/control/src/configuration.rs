@@ -88,10 +88,27 @@ impl Settings {
             })?;
             contents.insert(source.source, content);
         }
-        service
+        let release = service
             .release(version, &base.to_string_lossy(), &contents)
-            .map_err(|error| code::CONFIG_UNREADABLE.problem(error.to_string()))
+            .map_err(|error| code::CONFIG_UNREADABLE.problem(error.to_string()))?;
+        check_served(&release)?;
+        Ok(release)
     }
+}
+
+/// Rules that the configuration and `core/routing` understand, but that the data plane does not ask
+/// for yet, are refused rather than ignored.
+fn check_served(release: &Release) -> Result<(), Problem> {
+    let route = release.workload.route.as_ref();
+    if route.is_none_or(|route| route.rules.is_default()) {
+        return Ok(());
+    }
+    Err(code::CONFIG_INVALID
+        .problem(format!("{}: the data plane does not serve these route rules yet", release.key))
+        .hint(
+            "take out `matches`, `candidate_matches`, `session_affinity`, `version_header`, \
+             `preview`, `mirror`, `maintenance` and `pause`",
+        ))
 }
 
 fn content(path: &Path) -> Result<String, String> {

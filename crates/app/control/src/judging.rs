@@ -11,8 +11,8 @@ use switchback_engine::{Counts, Effect, Rollout, RolloutId};
 use switchback_ports::data_plane::Report;
 use switchback_ports::runtime::Usage;
 
-/// Undecided verdicts worth a record: people following want to know what is still missing.
-const UNDECIDED_EVERY: Duration = Duration::from_secs(5);
+/// How often the same verdict is worth a record: people following want to know what is missing.
+const SPEAK_EVERY: Duration = Duration::from_secs(5);
 
 /// The figures of one service's arm in a report.
 pub(crate) fn arm(report: &Report, key: &ServiceKey, release: &ReleaseId) -> ArmStats {
@@ -161,8 +161,9 @@ impl Trial {
             return None;
         }
         let worth_it = match (verdict.outcome, self.spoke) {
-            (Outcome::Undecided, Some((Outcome::Undecided, at))) => at.elapsed() >= UNDECIDED_EVERY,
-            (outcome, Some((spoken, _))) => outcome != spoken,
+            (Outcome::Safe, Some((Outcome::Safe, _))) => false,
+            // A rollout that was paused over a bad verdict and resumed has to hear it again.
+            (outcome, Some((spoken, at))) => outcome != spoken || at.elapsed() >= SPEAK_EVERY,
             (_, None) => true,
         };
         if worth_it {

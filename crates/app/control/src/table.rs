@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use switchback_domain::{
     Generation, InstanceHealth, InstanceId, ReleaseId, ServiceKey, Split, Weight,
 };
-use switchback_engine::{Pool, Service};
-use switchback_routing::{Arm, ArmId, Endpoint, Route, Table};
+use switchback_engine::{Phase, Pool, Rollout, Service};
+use switchback_routing::{Arm, ArmId, Candidate, Endpoint, Route, Table};
 
 /// The table that the states call for. Versions being stopped stay in it as arms without
 /// endpoints: nothing new goes there, and what is on its way is still counted.
@@ -57,20 +57,42 @@ fn endpoints(key: &ServiceKey, release: &ReleaseId, pool: &Pool) -> Vec<Endpoint
     choices.into_iter().map(in_state).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-/// The public address comes from the stable release until the candidate is promoted.
+/// Which requests the service takes comes from the stable release until the candidate is promoted;
+/// how they are shared meanwhile, from the candidate.
 fn route(service: &Service, arms: &[Arm]) -> Option<Route> {
     let stable = service.stable().map(|stable| &stable.release);
-    let candidate = service.rollout.as_ref().map(switchback_engine::Rollout::candidate);
-    let release = service.releases.get(stable.or(candidate)?)?;
+    let rollout = service.rollout.as_ref();
+    let serving = stable.or_else(|| rollout.map(Rollout::candidate))?;
+    let release = service.releases.get(serving)?;
     let spec = release.workload.route.as_ref()?;
-    Some(Route {
-        service: service.key.clone(),
-        listen: spec.listen,
-        hosts: spec.hosts.clone(),
-        path_prefix: spec.path_prefix.clone(),
-        timeout: spec.timeout,
-        split: effective_split(&service.traffic.split, arms),
-    })
+    let split = effective_split(&service.traffic.split, arms);
+    let mut route = Route::new(service.key.clone(), spec, split);
+    if let Some(rollout) = rollout.filter(|rollout| !rollout.promoted) {
+        if let Some(coming) = &rollout.request.release.workload.route {
+            route.steering.rules = spec.rules.steered_by(&coming.rules);
+        }
+        route.steering.candidate = Some(Candidate {
+            release: rollout.candidate().clone(),
+            salt: rollout.request.id.to_string(),
+            open: is_open(service, rollout),
+        });
+    }
+    Some(route)
+}
+
+/// Whether requests may ask for the candidate: it passed the checks before its first share, and
+/// is not being taken back.
+fn is_open(service: &Service, rollout: &Rollout) -> bool {
+    match rollout.phase {
+        Phase::Shifting | Phase::Observing | Phase::AwaitingApproval | Phase::Promoting => true,
+        // Between two steps, what it got already tells.
+        Phase::Verifying | Phase::Provisioning | Phase::Validating => {
+            service.weight_of(rollout.candidate()) != Weight::ZERO
+        }
+        Phase::DrainingBaseline | Phase::RollingBack | Phase::Withdrawing | Phase::Stuck { .. } => {
+            false
+        }
+    }
 }
 
 /// The decided split, but a version that has nobody to answer lends its share to the other one
@@ -99,7 +121,9 @@ fn effective_split(decided: &Split<ReleaseId>, arms: &[Arm]) -> Split<ReleaseId>
 
 #[cfg(test)]
 mod tests {
-    use switchback_domain::InstanceReport;
+    use switchback_domain::route::{Affinity, RequestMatch, RouteRules};
+    use switchback_domain::{InstanceReport, Release, Timestamp};
+    use switchback_engine::{EventKind, Request, RequestKind, RolloutId};
 
     use super::*;
     use crate::testing::release;
@@ -153,5 +177,70 @@ mod tests {
         }
         let starting = table_of(service(&[("v1", InstanceHealth::Starting)]));
         assert!(starting.arms[0].endpoints.is_empty());
+    }
+
+    /// The release with other rules for its route.
+    fn ruled(version: &str, rules: RouteRules) -> Release {
+        let mut release = release(version);
+        release.workload.route.as_mut().unwrap().rules = rules;
+        Release::new(release.key, release.version, release.workload)
+    }
+
+    /// `v1` serves, and `next` is being brought in.
+    fn rolling_out(next: Release) -> Service {
+        let mut service = service(&[("v1", InstanceHealth::Ready)]);
+        let old = release("v1").id;
+        service.traffic.split = Split::all(old.clone());
+        let revision = crate::testing::revision(&old);
+        let policy = revision.policy.clone();
+        service.revisions.push(revision);
+        let request = Request {
+            id: RolloutId(7),
+            kind: RequestKind::Deploy,
+            release: next,
+            policy,
+            accept_no_rollback: false,
+            by: "test".to_owned(),
+            asked_at: Timestamp::default(),
+            wall_ms: 0,
+        };
+        let event = EventKind::Requested(Box::new(request)).into();
+        switchback_engine::step(&service, &event, Timestamp::default()).unwrap().service
+    }
+
+    #[test]
+    fn the_candidate_may_be_asked_for_once_it_is_checked_and_until_it_goes_back() {
+        let mut service = rolling_out(release("v2"));
+        let candidate = service.rollout.as_ref().unwrap().candidate().clone();
+        let mut open = |phase: Phase, weight: u16| {
+            let (old, weight) = (release("v1").id, Weight::from_percent(weight));
+            service.traffic.split = Split::between(old, candidate.clone(), weight);
+            service.rollout.as_mut().unwrap().phase = phase;
+            let table = table_of(service.clone());
+            let found = table.routes[0].steering.candidate.clone().unwrap();
+            assert_eq!((&found.release, found.salt.as_str()), (&candidate, "r7"));
+            found.open
+        };
+        assert!(!open(Phase::Provisioning, 0) && !open(Phase::Validating, 0));
+        assert!(open(Phase::Shifting, 0) && open(Phase::AwaitingApproval, 0));
+        assert!(open(Phase::Provisioning, 5), "for the next step");
+        assert!(!open(Phase::RollingBack, 5));
+        service.rollout.as_mut().unwrap().promoted = true;
+        assert_eq!(table_of(service).routes[0].steering.candidate, None);
+    }
+
+    #[test]
+    fn the_candidate_says_how_requests_are_shared_and_the_stable_release_which_are_taken() {
+        let rules = RouteRules {
+            affinity: Some(Affinity::SourceIp),
+            matches: vec![RequestMatch::default()],
+            ..RouteRules::default()
+        };
+        let mut service = rolling_out(ruled("v2", rules));
+        let steering = table_of(service.clone()).routes[0].steering.clone();
+        assert_eq!(steering.rules.affinity, Some(Affinity::SourceIp));
+        assert!(steering.rules.matches.is_empty());
+        service.rollout = None;
+        assert!(table_of(service).routes[0].steering.is_default());
     }
 }

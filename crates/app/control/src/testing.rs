@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
+use switchback_domain::route::RouteRules;
 use switchback_domain::strategy::{BusyPolicy, FailureAction, RolloutPolicy, StrategyKind};
 use switchback_domain::trigger::Triggers;
 use switchback_domain::workload::{RouteSpec, RuntimeKind};
@@ -42,6 +43,7 @@ pub(crate) fn release(version: &str) -> Release {
             hosts: Vec::new(),
             path_prefix: "/".to_owned(),
             timeout: Duration::from_secs(30),
+            rules: RouteRules::default(),
         }),
         stop_timeout: Duration::from_secs(1),
     };

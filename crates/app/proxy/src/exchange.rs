@@ -1,27 +1,86 @@
 //! One request to one version: connection, sending, waiting, and the repetitions that are safe.
+//! The seam between policy and codec is [`Exchange`]: nothing here knows how a message is written.
 //!
 //! A request is repeated only if the instance cannot have seen it (never sent), or if it may be
 //! seen twice (idempotent, without a body) and the connection was an old one that the instance
 //! closed before a single byte of a response.
 
-use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, Uri};
-use hyper::body::Incoming;
-use tokio::time::Instant;
+use http::Method;
+use tokio::net::TcpStream;
 
 use crate::balance::draw;
-use crate::body::{Patience, RequestBody, Upload};
 use crate::compiled::Visit;
 use crate::counters::{Outcome, Ticket};
-use crate::headers;
 use crate::limits::{INSTANCES_TRIED_MAX, RETRIES_MAX};
-use crate::pool::{Lease, Link, NoLink, connect};
+use crate::pool::{Link, NoLink, Pool, connect};
 use crate::worker::Worker;
+
+/// What a request asks for, as far as it matters where it goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// The host; empty if the client named none.
+    pub(crate) host: &'a str,
+    pub(crate) path: &'a str,
+}
+
+/// One request in the hands of its codec: a view of its head, and a way to send it, with its body,
+/// over a connection. The codec also passes the answer on.
+pub(crate) trait Exchange {
+    /// A connection to an instance.
+    type Link: Link;
+    /// A response whose head has come.
+    type Answer;
+
+    fn asked(&self) -> Asked<'_>;
+
+    /// Whether it may reach an instance twice: idempotent and without a body.
+    fn is_repeatable(&self) -> bool;
+
+    /// This codec's resting connections.
+    fn pool(worker: &Worker) -> &Pool<Self::Link>;
+
+    /// Makes a new connection one of this codec's.
+    async fn open(stream: TcpStream) -> Option<Self::Link>;
+
+    /// Sends it and waits for the head of the answer, at most for `timeout` after its last byte.
+    /// `again` tells that it will be sent once more if the connection ends in silence.
+    async fn send(
+        &mut self,
+        link: Self::Link,
+        timeout: Duration,
+        again: bool,
+    ) -> Sent<Self::Answer>;
+}
+
+/// What became of sending a request.
+#[derive(Debug)]
+pub(crate) enum Sent<A> {
+    /// The head of an answer came.
+    Answered(A),
+    /// No byte of it left; it can be sent again, whatever it is.
+    Unsent,
+    /// The connection ended before a byte of an answer.
+    Silent,
+    /// The connection ended within the head of an answer, or that was none.
+    Garbled,
+    /// No head in time.
+    Late(Late),
+    /// The client broke off, or its body is none.
+    ClientGone,
+}
+
+/// Who was too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// It has everything it needs.
+    Instance,
+    /// It does not send the rest of its request.
+    Client,
+}
 
 /// Why there is no response to pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,21 +96,20 @@ pub(crate) enum Failure {
 }
 
 /// What became of one attempt.
-enum Attempt {
-    Answered(Box<(Response<Incoming>, Lease)>),
+enum Attempt<A> {
+    Answered(A, Visit),
     /// The instance refused the connection; the request is as it was.
-    Refused(Request<RequestBody>),
-    /// The connection failed, but the request, as it was, can safely be sent again.
-    Again(Request<RequestBody>, Visit),
+    Refused,
+    /// The connection failed, but the request can safely be sent again.
+    Again(Visit),
     Failed(Failure),
 }
 
-/// Everything an attempt needs beside the request.
+/// What the attempts for one request share.
 struct Course<'a> {
     worker: &'a Rc<Worker>,
     ticket: &'a Ticket,
     timeout: Duration,
-    upload: Option<Rc<Upload>>,
     /// Instances that refused this request a connection.
     tried: Vec<u64>,
     /// An old connection failed: only new ones from now on.
@@ -59,14 +117,13 @@ struct Course<'a> {
 }
 
 /// Gets a response head from some instance of the ticket's version.
-pub(crate) async fn exchange(
+pub(crate) async fn exchange<E: Exchange>(
     worker: &Rc<Worker>,
     ticket: &Ticket,
     timeout: Duration,
-    mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Lease), Failure> {
-    let upload = request.body().upload();
-    let mut course = Course { worker, ticket, timeout, upload, tried: Vec::new(), fresh: false };
+    request: &mut E,
+) -> Result<(E::Answer, Visit), Failure> {
+    let mut course = Course { worker, ticket, timeout, tried: Vec::new(), fresh: false };
     let (mut held, mut last, mut repetitions) = (None, Failure::Ours, 0);
     while course.tried.len() < INSTANCES_TRIED_MAX && repetitions <= RETRIES_MAX {
         let Some(visit) = course.next_visit(held.as_ref()) else { break };
@@ -74,11 +131,10 @@ pub(crate) async fn exchange(
             ticket.retry();
         }
         match course.attempt(visit, request).await {
-            Attempt::Answered(answer) => return Ok(*answer),
+            Attempt::Answered(answer, visit) => return Ok((answer, visit)),
             Attempt::Failed(failure) => return Err(failure),
-            Attempt::Refused(unsent) => request = unsent,
-            Attempt::Again(unsent, visit) => {
-                request = unsent;
+            Attempt::Refused => {}
+            Attempt::Again(visit) => {
                 held = Some(visit);
                 repetitions += 1;
             }
@@ -103,114 +159,53 @@ impl Course<'_> {
         Some(Visit::begin(chosen?, index))
     }
 
-    async fn attempt(&mut self, visit: Visit, request: Request<RequestBody>) -> Attempt {
-        let repeatable = is_idempotent(request.method()) && self.upload.is_none();
-        let link = match self.link(&visit, repeatable).await {
-            Ok(link) => link,
+    async fn attempt<E: Exchange>(&mut self, visit: Visit, request: &mut E) -> Attempt<E::Answer> {
+        let repeatable = request.is_repeatable();
+        let (link, reused) = match self.link::<E>(&visit, repeatable).await {
+            Ok(found) => found,
             Err(NoLink::Exhausted) => return Attempt::Failed(Failure::Ours),
             Err(NoLink::Refused) => {
                 visit.endpoint.eject();
                 self.tried.push(visit.endpoint.id);
-                return Attempt::Refused(request);
+                return Attempt::Refused;
             }
         };
-        let spare = (link.reused && repeatable).then(|| Spare::of(&request));
-        self.send(link, visit, request, spare).await
-    }
-
-    async fn link(&self, visit: &Visit, repeatable: bool) -> Result<Link, NoLink> {
-        if !self.fresh
-            && let Some(link) = self.worker.pool.take(visit.endpoint.id, repeatable)
-        {
-            return Ok(link);
-        }
-        let link = connect(visit).await?;
-        visit.endpoint.readmit();
-        Ok(link)
-    }
-
-    async fn send(
-        &mut self,
-        mut link: Link,
-        visit: Visit,
-        request: Request<RequestBody>,
-        spare: Option<Spare>,
-    ) -> Attempt {
-        link.watch.take_heard();
-        let sending = link.sender.try_send_request(request);
-        let mut error = match within(sending, self.upload.as_deref(), self.timeout).await {
-            Ok(Ok(response)) => {
-                let seconds = headers::keep_alive_seconds(response.headers());
-                let keep_alive = seconds.map(Duration::from_secs);
-                let lease = Lease { link, visit, worker: Rc::clone(self.worker), keep_alive };
-                return Attempt::Answered(Box::new((response, lease)));
-            }
-            Ok(Err(error)) => error,
-            Err(late) => return Attempt::Failed(late),
-        };
+        let again = reused && repeatable;
+        let sent = request.send(link, self.timeout, again).await;
         self.fresh = true;
-        let silent = !link.watch.take_heard();
-        if self.upload.as_ref().is_some_and(|upload| upload.failed()) {
-            return Attempt::Failed(Failure::ClientGone);
+        match sent {
+            Sent::Answered(answer) => Attempt::Answered(answer, visit),
+            Sent::Unsent => Attempt::Again(visit),
+            Sent::Silent if again => Attempt::Again(visit),
+            Sent::Silent => Attempt::Failed(Failure::Version(Outcome::ConnectFailed)),
+            Sent::Garbled => Attempt::Failed(Failure::Version(Outcome::Broken)),
+            Sent::Late(Late::Instance) => Attempt::Failed(Failure::Version(Outcome::TimedOut)),
+            Sent::Late(Late::Client) => Attempt::Failed(Failure::ClientLate),
+            Sent::ClientGone => Attempt::Failed(Failure::ClientGone),
         }
-        if let Some(unsent) = error.take_message()
-            && !self.upload.as_ref().is_some_and(|upload| upload.touched())
+    }
+
+    /// A connection, and whether it has carried a request before.
+    async fn link<E: Exchange>(
+        &self,
+        visit: &Visit,
+        repeatable: bool,
+    ) -> Result<(E::Link, bool), NoLink> {
+        let pool = E::pool(self.worker);
+        if !self.fresh
+            && let Some(link) = pool.take(visit.endpoint.id, repeatable)
         {
-            return Attempt::Again(unsent, visit);
+            return Ok((link, true));
         }
-        match spare {
-            Some(spare) if silent => Attempt::Again(spare.request(), visit),
-            Some(_) | None if silent => Attempt::Failed(Failure::Version(Outcome::ConnectFailed)),
-            Some(_) | None => Attempt::Failed(Failure::Version(Outcome::Broken)),
-        }
+        let stream = connect(visit.endpoint.address).await?;
+        let link = E::open(stream).await.ok_or(NoLink::Refused)?;
+        visit.endpoint.readmit();
+        Ok((link, false))
     }
 }
 
-/// Waits for a response head, but not longer than is fair to the instance.
-async fn within<T>(
-    sending: impl Future<Output = T>,
-    upload: Option<&Upload>,
-    timeout: Duration,
-) -> Result<T, Failure> {
-    let mut sending = pin!(sending);
-    let mut deadline = Instant::now() + timeout;
-    loop {
-        if let Ok(sent) = tokio::time::timeout_at(deadline, sending.as_mut()).await {
-            return Ok(sent);
-        }
-        let late = Failure::Version(Outcome::TimedOut);
-        let Some(upload) = upload else { return Err(late) };
-        match upload.patience(Instant::now(), timeout) {
-            Patience::Until(later) => deadline = later,
-            Patience::InstanceLate => return Err(late),
-            Patience::ClientLate => return Err(Failure::ClientLate),
-        }
-    }
-}
-
-/// A copy of a request without a body, in case it has to be sent again.
-struct Spare {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl Spare {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        Self { method, uri, headers: request.headers().clone() }
-    }
-
-    fn request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
-}
-
-fn is_idempotent(method: &Method) -> bool {
+/// Whether a method may take effect twice without harm (RFC 9110, 9.2.2).
+pub(crate) fn is_idempotent(method: &Method) -> bool {
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
     safe.contains(method)
 }

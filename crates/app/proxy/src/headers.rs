@@ -16,7 +16,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields that concern one connection only, beside `Connection` itself.
-const HOP_BY_HOP: [HeaderName; 6] = [
+pub(crate) const HOP_BY_HOP: [HeaderName; 6] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("proxy-authenticate"),
@@ -64,6 +64,29 @@ pub(crate) fn has_plain_framing(headers: &HeaderMap) -> bool {
         (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     }
+}
+
+/// Whether this text is a host with an optional port: a name, an IPv4 or a bracketed IPv6 address.
+pub(crate) fn is_host(text: &[u8]) -> bool {
+    let (name, port) = match text {
+        [b'[', ..] => {
+            text.split_at(text.iter().position(|byte| *byte == b']').map_or(0, |at| at + 1))
+        }
+        _ => text.split_at(text.iter().position(|byte| *byte == b':').unwrap_or(text.len())),
+    };
+    let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let of_address = |byte: &u8| byte.is_ascii_alphanumeric() || b":._~-%".contains(byte);
+    let is_name = match name {
+        [] => false,
+        [b'[', inside @ .., b']'] => !inside.is_empty() && inside.iter().all(of_address),
+        name => name.iter().all(of_name),
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_name && is_port
 }
 
 /// Asks for, or answers, an upgrade to `protocol`.
@@ -174,6 +197,19 @@ mod tests {
             ("x-forwarded-host", "a.test:80"),
         ]);
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn only_hosts_are_hosts() {
+        for good in ["a", "a.test:80", "127.0.0.1", "[::1]", "[::1]:8080", "a_b.test", "a:"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", ":80", "a b", "u@a", "a/b", "a:80:1", "a:x", "a:123456", "[::1", "[]", "[::1]x",
+            "a?", "a#", "a\\b",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
     }
 
     #[test]

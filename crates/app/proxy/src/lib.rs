@@ -6,9 +6,8 @@
 
 mod admin;
 mod balance;
-mod body;
+mod codec;
 mod compiled;
-mod connection;
 mod counters;
 mod exchange;
 mod headers;
@@ -24,15 +23,17 @@ mod service;
 mod shared;
 mod socket;
 mod store;
-mod tunnel;
+mod upload;
 mod worker;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use switchback_ports::data_plane::admin::SOCKET_NAME;
 
+pub use codec::{Codec, UnknownCodec};
 pub use process::run;
 
 /// The file in the state directory whose lock says that a data plane runs.
@@ -49,6 +50,8 @@ pub struct Options {
     pub workers: Option<usize>,
     /// Take a session of its own and obey signals: right for a process, wrong inside a test.
     pub detach: bool,
+    /// Which HTTP/1.1 codec serves.
+    pub codec: Codec,
     /// How long requests in flight may go on after it was told to stop.
     pub stop_grace: Duration,
 }
@@ -60,8 +63,48 @@ impl Options {
         let state_dir = state_dir.into();
         let admin_socket = switchback_domain::socket_path(&state_dir, SOCKET_NAME);
         let stop_grace = limits::STOP_GRACE;
-        Self { state_dir, admin_socket, workers: None, detach: true, stop_grace }
+        let codec = Codec::default();
+        Self { state_dir, admin_socket, workers: None, detach: true, codec, stop_grace }
     }
+}
+
+/// What chooses the codec where the command line does not.
+pub const CODEC_VARIABLE: &str = "SWITCHBACK_CODEC";
+
+impl Options {
+    /// Reads `--state-dir DIR [--codec own|hyper]`, in any order; without `--codec`, the
+    /// environment's [`CODEC_VARIABLE`] counts. An unknown codec is an error and not the default:
+    /// whoever names one has a reason.
+    pub fn from_arguments(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, ArgumentError> {
+        let (mut state_dir, mut codec) = (None, std::env::var_os(CODEC_VARIABLE));
+        let mut arguments = arguments.into_iter();
+        while let Some(flag) = arguments.next() {
+            let value = arguments.next();
+            match flag.to_str() {
+                Some("--state-dir") if value.is_some() => state_dir = value,
+                Some("--codec") if value.is_some() => codec = value,
+                Some(_) | None => return Err(ArgumentError::Usage),
+            }
+        }
+        let mut options = Self::new(state_dir.ok_or(ArgumentError::Usage)?);
+        if let Some(codec) = codec.filter(|codec| !codec.is_empty()) {
+            options.codec = codec.to_string_lossy().parse()?;
+        }
+        Ok(options)
+    }
+}
+
+/// Why a command line is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArgumentError {
+    /// It does not say what has to be said.
+    #[error("it takes --state-dir DIR [--codec own|hyper]")]
+    Usage,
+    /// It names a codec there is not.
+    #[error(transparent)]
+    Codec(#[from] UnknownCodec),
 }
 
 /// Why the data plane cannot run.
@@ -94,4 +137,26 @@ pub enum Error {
     /// A thread, runtime or signal handler cannot be set up.
     #[error("cannot set up the data plane's threads")]
     Runtime(#[source] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<(PathBuf, Codec), ArgumentError> {
+        let options = Options::from_arguments(line.split(' ').map(OsString::from))?;
+        Ok((options.state_dir, options.codec))
+    }
+
+    #[test]
+    fn the_codec_is_chosen_on_the_command_line() {
+        let own = (PathBuf::from("/s"), Codec::Own);
+        assert_eq!(read("--state-dir /s --codec own"), Ok(own.clone()));
+        assert_eq!(read("--codec own --state-dir /s"), Ok(own));
+        assert_eq!(read("--codec hyper --state-dir /s"), Ok(("/s".into(), Codec::Hyper)));
+        assert!(matches!(read("--state-dir /s --codec fast"), Err(ArgumentError::Codec(_))));
+        for bad in ["--codec own", "--state-dir", "--state-dir /s --codec", "--what /s"] {
+            assert_eq!(read(bad), Err(ArgumentError::Usage), "{bad}");
+        }
+    }
 }

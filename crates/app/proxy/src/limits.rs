@@ -9,6 +9,17 @@ pub const HEADER_READ_MAX: Duration = Duration::from_secs(10);
 pub const HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Header fields of a request: the codec's own default, named here to be documented.
 pub const HEADERS_MAX: usize = 100;
+/// Bytes of a request's target: as the design says, and far above what browsers send.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of one chunk's size line, and of all trailers of one message.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// See above.
+pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Interim responses (1xx) to one request: hints and progress, never a stream.
+pub const INTERIM_RESPONSES_MAX: usize = 32;
+/// How long a closing connection's last input is read and thrown away, so that the kernel does not
+/// reset what the client has yet to read.
+pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Read buffer of one connection: a full header block and a body frame.
 pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long a client connection may rest between requests: as nginx.
@@ -42,10 +53,19 @@ pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(4);
 /// The same for a request that could not be repeated if the server closed the connection at the
 /// very moment of sending: below the shortest limit seen in the wild (2 s, gunicorn).
 pub const UPSTREAM_IDLE_MAX_UNREPEATABLE: Duration = Duration::from_secs(1);
+/// Up to this rest, a request that can be repeated is sent without asking the kernel first: the
+/// event loop has been there a moment ago, and a system call saved is 2 % of a request.
+pub const UPSTREAM_IDLE_UNASKED_MAX: Duration = Duration::from_millis(20);
 /// Resting connections per worker and instance; more than that were a burst.
 pub const UPSTREAM_IDLE_COUNT_MAX: usize = 256;
 /// How long a client may pause while it uploads before the request is given up.
 pub const UPLOAD_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A request's body may come at any rate for this long; after that, an average below the least
+/// rate is an attack or a dead link. Only until the response head: then it is a conversation.
+pub const RECEIVE_GRACE: Duration = Duration::from_secs(10);
+/// The least rate: a tenth of the slowest modem anybody may still have.
+pub const RECEIVE_BYTES_PER_SECOND_MIN: u64 = 500;
 
 /// First keep-alive probe of the kernel on a silent connection: finds hosts that vanished.
 pub const TCP_KEEPALIVE: Duration = Duration::from_mins(1);

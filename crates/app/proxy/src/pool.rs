@@ -1,42 +1,37 @@
-//! Connections to instances: one pool per worker, so no lock and no wake across threads.
+//! Connections to instances: one pool per worker and codec, so no lock and no wake across threads.
 //!
-//! A resting connection is used again only if it is young enough, its task has not ended and the
-//! kernel has nothing to say about it. What still slips through, because the instance closes in
-//! the very moment of sending, is the exchange's to repeat.
+//! A resting connection is used again only if it is young enough and neither the event loop nor,
+//! where it matters, the kernel has anything to say about it. What still slips through, because
+//! the instance closes in the very moment of sending, is the exchange's to repeat.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::body::RequestBody;
-use crate::compiled::Visit;
 use crate::limits::{
-    BUFFER_BYTES_MAX, CONNECT_MAX, UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX,
-    UPSTREAM_IDLE_MAX_UNREPEATABLE,
+    CONNECT_MAX, UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MAX_UNREPEATABLE,
+    UPSTREAM_IDLE_UNASKED_MAX,
 };
-use crate::socket::{Socket, Watch};
-use crate::worker::Worker;
+
+/// One connection to an instance.
+pub(crate) trait Link: std::fmt::Debug {
+    /// Whether the event loop has heard of its end. Costs no system call while it is silent.
+    fn is_over(&self) -> bool;
+
+    /// Whether the peer neither closed it nor sent something nobody asked for. Asks the kernel, so
+    /// it also sees what the event loop has not got to yet.
+    fn is_quiet(&self) -> bool;
+}
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
-struct Resting {
-    link: Link,
+struct Resting<L> {
+    link: L,
     since: Instant,
     rest_max: Duration,
-}
-
-/// One connection to an instance.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) sender: SendRequest<RequestBody>,
-    pub(crate) watch: Watch,
-    /// Whether it has carried a request before.
-    pub(crate) reused: bool,
 }
 
 /// Why there is no connection.
@@ -49,37 +44,50 @@ pub(crate) enum NoLink {
 }
 
 /// One worker's resting connections, the newest of each instance last.
-#[derive(Debug, Default)]
-pub(crate) struct Pool {
-    resting: RefCell<HashMap<u64, Vec<Resting>>>,
+#[derive(Debug)]
+pub(crate) struct Pool<L> {
+    resting: RefCell<HashMap<u64, Vec<Resting<L>>>>,
 }
 
-impl Pool {
+impl<L> Default for Pool<L> {
+    fn default() -> Self {
+        Self { resting: RefCell::default() }
+    }
+}
+
+impl<L: Link> Pool<L> {
     /// Takes a connection that can be expected to work. `repeatable` says whether the request
     /// could be sent again if it does not.
-    pub(crate) fn take(&self, endpoint: u64, repeatable: bool) -> Option<Link> {
+    pub(crate) fn take(&self, endpoint: u64, repeatable: bool) -> Option<L> {
         let limit = if repeatable { UPSTREAM_IDLE_MAX } else { UPSTREAM_IDLE_MAX_UNREPEATABLE };
         let mut resting = self.resting.borrow_mut();
         let stack = resting.get_mut(&endpoint)?;
+        let now = Instant::now();
         while let Some(top) = stack.last() {
+            let rested = now.saturating_duration_since(top.since);
             // Everything below the top has rested longer.
-            if top.since.elapsed() > limit {
+            if rested > limit {
                 return None;
             }
             let top = stack.pop()?;
-            let young = top.since.elapsed() <= top.rest_max;
-            if young && top.link.sender.is_ready() && top.link.watch.is_quiet() {
+            let unasked = repeatable && rested <= UPSTREAM_IDLE_UNASKED_MAX;
+            if rested <= top.rest_max && !top.link.is_over() && (unasked || top.link.is_quiet()) {
                 return Some(top.link);
             }
         }
         None
     }
 
-    fn put(&self, endpoint: u64, resting: Resting) {
+    /// Keeps a connection for the next request to its instance. `announced` is the server's own
+    /// limit for resting connections, if it has told one.
+    pub(crate) fn put(&self, endpoint: u64, link: L, announced: Option<Duration>) {
+        // A server that announces n seconds may count from before we do.
+        let announced = announced.map(|limit| limit.saturating_sub(Duration::from_secs(1)));
+        let rest_max = announced.unwrap_or(UPSTREAM_IDLE_MAX).min(UPSTREAM_IDLE_MAX);
         let mut pool = self.resting.borrow_mut();
         let stack = pool.entry(endpoint).or_default();
         if stack.len() < UPSTREAM_IDLE_COUNT_MAX {
-            stack.push(resting);
+            stack.push(Resting { link, since: Instant::now(), rest_max });
         }
     }
 
@@ -87,17 +95,16 @@ impl Pool {
     pub(crate) fn sweep(&self, keep: impl Fn(u64) -> bool) {
         self.resting.borrow_mut().retain(|endpoint, stack| {
             stack.retain(|resting| {
-                resting.since.elapsed() <= resting.rest_max && !resting.link.sender.is_closed()
+                resting.since.elapsed() <= resting.rest_max && !resting.link.is_over()
             });
             !stack.is_empty() && keep(*endpoint)
         });
     }
 }
 
-/// Opens a connection to the instance of a visit and starts the task that drives it.
-pub(crate) async fn connect(visit: &Visit) -> Result<Link, NoLink> {
-    let opening = TcpStream::connect(visit.endpoint.address);
-    let stream = match tokio::time::timeout(CONNECT_MAX, opening).await {
+/// Opens a connection.
+pub(crate) async fn connect(address: SocketAddr) -> Result<TcpStream, NoLink> {
+    let stream = match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if is_exhausted(&error) => return Err(NoLink::Exhausted),
         Ok(Err(_)) | Err(_) => return Err(NoLink::Refused),
@@ -105,15 +112,7 @@ pub(crate) async fn connect(visit: &Visit) -> Result<Link, NoLink> {
     if is_self_connected(&stream) {
         return Err(NoLink::Refused);
     }
-    let (socket, watch) = Socket::new(stream);
-    let handshake =
-        http1::Builder::new().max_buf_size(BUFFER_BYTES_MAX).handshake(TokioIo::new(socket)).await;
-    let Ok((sender, connection)) = handshake else { return Err(NoLink::Refused) };
-    tokio::task::spawn_local(async move {
-        // Its errors reach whoever waits for a response; a resting connection has nobody to tell.
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(Link { sender, watch, reused: false })
+    Ok(stream)
 }
 
 /// Whether nobody listened and the kernel drew the very port we asked for as our own: then TCP
@@ -126,42 +125,6 @@ fn is_exhausted(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| ours.iter().any(|own| own.raw_os_error() == code))
-}
-
-/// A connection that carries a response. Dropped, it is closed; given back, it rests.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pub(crate) link: Link,
-    pub(crate) visit: Visit,
-    pub(crate) worker: Rc<Worker>,
-    /// The server's own limit for resting connections, if it announced one.
-    pub(crate) keep_alive: Option<Duration>,
-}
-
-impl Lease {
-    /// The response has ended: the connection may carry another request.
-    pub(crate) fn give_back(self) {
-        let Self { mut link, visit, worker, keep_alive } = self;
-        let endpoint = visit.endpoint.id;
-        // A server that announces n seconds may count from before we do.
-        let announced = keep_alive.map(|limit| limit.saturating_sub(Duration::from_secs(1)));
-        let rest_max = announced.unwrap_or(UPSTREAM_IDLE_MAX).min(UPSTREAM_IDLE_MAX);
-        if link.sender.is_closed() || !worker.serves(endpoint) {
-            return;
-        }
-        link.reused = true;
-        if link.sender.is_ready() {
-            worker.pool.put(endpoint, Resting { link, since: Instant::now(), rest_max });
-            return;
-        }
-        tokio::task::spawn_local(async move {
-            // The connection's task has still to notice the end of the message.
-            let ready = tokio::time::timeout(CONNECT_MAX, link.sender.ready()).await;
-            if matches!(ready, Ok(Ok(()))) && worker.serves(endpoint) {
-                worker.pool.put(endpoint, Resting { link, since: Instant::now(), rest_max });
-            }
-        });
-    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Error::Runtime)?;
-    let threads = Threads::start(workers.max(1), connections_max, options.stop_grace)?;
+    let threads = Threads::start(workers.max(1), connections_max, options)?;
     let control = control(options, &state_dir, threads);
     let ended = LocalSet::new().block_on(&runtime, control);
     // The next owner finds no socket rather than one that nobody answers.
@@ -60,10 +60,12 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(count: usize, connections_max: usize, grace: Duration) -> Result<Self, Error> {
+    fn start(count: usize, connections_max: usize, options: &Options) -> Result<Self, Error> {
+        let (codec, grace) = (options.codec, options.stop_grace);
         let shared = Arc::new(Shared::new(count));
         let (stop, stopped) = watch::channel(false);
-        let start = |index| Handle::start(index, Arc::clone(&shared), stopped.clone(), grace);
+        let start =
+            |index| Handle::start(index, Arc::clone(&shared), codec, stopped.clone(), grace);
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
         let inboxes = workers.iter().map(|worker| worker.commands.clone()).collect();
         let acceptor = Acceptor::start(Arc::clone(&shared), inboxes, connections_max)?;

@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::Error;
+use crate::codec::own::{Roster, Scratches};
+use crate::codec::{self, Codec};
 use crate::compiled::Compiled;
-use crate::connection;
 use crate::pool::Pool;
 use crate::service::Entry;
 use crate::shared::{Open, Shared};
@@ -37,12 +38,37 @@ pub(crate) enum Command {
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) pool: Pool,
+    pub(crate) codec: Codec,
+    pub(crate) hyper_pool: Pool<codec::hyper::Link>,
+    pub(crate) own_pool: Pool<codec::own::Link>,
+    /// The own codec's connections, by what their clocks are.
+    pub(crate) roster: Rc<Roster>,
+    pub(crate) scratches: Scratches,
     pub(crate) stop: watch::Receiver<bool>,
     table: RefCell<Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>>,
 }
 
 impl Worker {
+    fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        codec: Codec,
+        stop: watch::Receiver<bool>,
+    ) -> Rc<Self> {
+        let table = RefCell::new(Cache::new(Arc::clone(&shared.table)));
+        Rc::new(Self {
+            index,
+            shared,
+            codec,
+            hyper_pool: Pool::default(),
+            own_pool: Pool::default(),
+            roster: Rc::default(),
+            scratches: Scratches::default(),
+            stop,
+            table,
+        })
+    }
+
     /// Looks into the newest table. `look` must not come back here.
     pub(crate) fn with_table<T>(&self, look: impl FnOnce(&Compiled) -> T) -> T {
         look(self.table.borrow_mut().load())
@@ -54,7 +80,10 @@ impl Worker {
     }
 
     fn sweep(&self) {
-        self.with_table(|table| self.pool.sweep(|endpoint| table.has_endpoint(endpoint)));
+        self.with_table(|table| {
+            self.hyper_pool.sweep(|endpoint| table.has_endpoint(endpoint));
+            self.own_pool.sweep(|endpoint| table.has_endpoint(endpoint));
+        });
     }
 }
 
@@ -70,6 +99,7 @@ impl Handle {
     pub(crate) fn start(
         index: usize,
         shared: Arc<Shared>,
+        codec: Codec,
         stop: watch::Receiver<bool>,
         stop_grace: Duration,
     ) -> Result<Self, Error> {
@@ -78,9 +108,8 @@ impl Handle {
         let (commands, inbox) = mpsc::unbounded_channel();
         let name = format!("worker-{index}");
         let work = move || {
-            let table = RefCell::new(Cache::new(Arc::clone(&shared.table)));
-            let worker = Worker { index, shared, pool: Pool::default(), stop, table };
-            LocalSet::new().block_on(&runtime, work(Rc::new(worker), inbox, stop_grace));
+            let worker = Worker::new(index, shared, codec, stop);
+            LocalSet::new().block_on(&runtime, work(worker, inbox, stop_grace));
             // Tasks that are left are cut off without waiting for blocking ones; there are none.
             runtime.shutdown_background();
         };
@@ -104,11 +133,7 @@ async fn work(
         tokio::select! {
             command = inbox.recv() => match command {
                 Some(Command::Connection(stream, entry, open)) => {
-                    let serving = connection::serve(Rc::clone(&worker), stream, entry);
-                    tokio::task::spawn_local(async move {
-                        serving.await;
-                        drop(open);
-                    });
+                    serve(Rc::clone(&worker), stream, entry, open);
                 }
                 Some(Command::Acknowledge(done)) => {
                     worker.sweep();
@@ -117,11 +142,29 @@ async fn work(
                 }
                 Some(Command::Finish) | None => break,
             },
-            _ = sweep.tick() => worker.sweep(),
+            _ = sweep.tick() => {
+                worker.sweep();
+                worker.roster.tick();
+            }
         }
     }
+    worker.roster.stop();
     let deadline = tokio::time::Instant::now() + stop_grace;
     while worker.shared.connections(worker.index) > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(END_INTERVAL).await;
+    }
+}
+
+fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, entry: Entry, open: Open) {
+    match worker.codec {
+        Codec::Own => {
+            tokio::task::spawn_local(codec::own::serve(worker, stream, entry, open));
+        }
+        Codec::Hyper => {
+            tokio::task::spawn_local(async move {
+                codec::hyper::serve(worker, stream, entry).await;
+                drop(open);
+            });
+        }
     }
 }

@@ -43,11 +43,13 @@ pub enum Code {
     RouteTaken,
     /// Two settings that cannot both hold.
     Contradiction,
+    /// A regular expression that cannot be used.
+    Pattern,
 }
 
 impl Code {
     /// Every code, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Syntax,
         Self::Limit,
         Self::Structure,
@@ -66,6 +68,7 @@ impl Code {
         Self::Weights,
         Self::RouteTaken,
         Self::Contradiction,
+        Self::Pattern,
     ];
 
     /// The stable code: `SB0101` and up.
@@ -89,6 +92,7 @@ impl Code {
             Self::Weights => "SB0116",
             Self::RouteTaken => "SB0117",
             Self::Contradiction => "SB0118",
+            Self::Pattern => "SB0119",
         }
     }
 
@@ -131,6 +135,10 @@ impl Code {
             Self::Weights => "A rollout gives the candidate more at each step and ends at 100 %.",
             Self::RouteTaken => "A request must belong to exactly one service.",
             Self::Contradiction => "These settings cannot both hold.",
+            Self::Pattern => {
+                "Expressions run on every request, so those that could be slow (look-around, \
+                 back-references) or large are not offered."
+            }
         }
     }
 

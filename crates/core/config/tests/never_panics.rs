@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use switchback_config::{NODES_MAX, TEXT_LENGTH_MAX, parse};
 
-const SAMPLES: [&str; 5] = [
+const SAMPLES: [&str; 7] = [
+    include_str!("../../../../tests/sample-configs/valid/routes.yaml"),
+    include_str!("../../../../tests/sample-configs/invalid/route-rules.yaml"),
     include_str!("../../../../tests/sample-configs/valid/everything.yaml"),
     include_str!("../../../../tests/sample-configs/valid/documents.yaml"),
     include_str!("../../../../tests/sample-configs/valid/anchors.yaml"),

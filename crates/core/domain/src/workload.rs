@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::probe::HealthChecks;
+use crate::route::RouteRules;
 
 /// Where instances run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ pub struct RouteSpec {
     /// How long the service may take to the response head before the data plane gives up (504).
     #[serde(with = "crate::time::millis")]
     pub timeout: Duration,
+    /// Which of these requests, and what beside weights decides who gets them.
+    #[serde(default, skip_serializing_if = "RouteRules::is_default")]
+    pub rules: RouteRules,
 }
 
 /// What an instance of a release is made from. Texts may hold `{{version}}`, `{{environment}}`,
@@ -62,4 +66,17 @@ pub struct Workload {
     /// Time between SIGTERM and SIGKILL.
     #[serde(with = "crate::time::millis")]
     pub stop_timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_from_before_there_were_rules_is_read_and_written_as_it_was() {
+        let text = r#"{"listen":"127.0.0.1:8080","hosts":[],"path_prefix":"/","timeout":5000}"#;
+        let spec: RouteSpec = serde_json::from_str(text).unwrap();
+        assert!(spec.rules.is_default());
+        assert_eq!(serde_json::to_string(&spec).unwrap(), text, "releases keep their id");
+    }
 }

@@ -150,9 +150,11 @@ pub(crate) fn wakeup(rollout: &Rollout) -> Option<Timestamp> {
         (Phase::Stuck { .. }, _) | (_, None) => None,
         (_, Some(step)) => match step {
             PlanStep::Pause(duration) => duration.map(|pause| rollout.entered_at + pause),
-            PlanStep::DrainBaseline => {
-                (!rollout.passed).then(|| rollout.entered_at + policy.scale_down_delay)
-            }
+            PlanStep::DrainBaseline => Some(if rollout.passed {
+                rollout.drain_deadline()
+            } else {
+                rollout.entered_at + policy.scale_down_delay
+            }),
             PlanStep::Approve => None,
             PlanStep::Promote if !rollout.may_promote() => None,
             PlanStep::Analysis(analysis) => {

@@ -50,7 +50,11 @@ pub fn plan(policy: &RolloutPolicy, kind: RequestKind, baseline: Option<u32>) ->
         first.extend([PlanStep::SetWeight(Weight::ALL), PlanStep::Promote]);
         return first;
     };
-    let mut ladder = vec![PlanStep::VerifyWayBack];
+    // Going back is the way back: what serves now may be broken, and must not stand in its way.
+    let mut ladder = match kind {
+        RequestKind::Deploy => vec![PlanStep::VerifyWayBack],
+        RequestKind::Rollback => Vec::new(),
+    };
     match (kind, policy.strategy) {
         (RequestKind::Rollback, _) => {
             ladder.extend([full(policy), PlanStep::SetWeight(Weight::ALL)]);

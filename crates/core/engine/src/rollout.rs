@@ -203,6 +203,14 @@ impl Rollout {
         !asks || self.approved || self.full
     }
 
+    /// Until when the end of the old instances is waited for. They are stopped in any case; the
+    /// next rollout need not wait for one that does not go.
+    pub(crate) fn drain_deadline(&self) -> Timestamp {
+        let policy = &self.request.policy;
+        let ending = policy.drain_timeout + self.request.release.workload.stop_timeout;
+        self.entered_at + policy.scale_down_delay + ending + policy.progress_deadline
+    }
+
     /// Whether it still goes forward, rather than back.
     pub fn is_forward(&self) -> bool {
         match self.phase {

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use switchback_domain::ServiceKey;
+use switchback_domain::route::{Conditions, PathMatch, RequestMatch};
 
-use crate::{Arm, ArmId, Route, Table};
+use crate::{Arm, ArmId, PatternError, Route, Table};
 
 /// Why a table cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,18 +14,15 @@ pub enum Invalid {
     /// The same version of a service is listed twice.
     #[error("version {} of {} is listed twice", .0.release, .0.service)]
     DuplicateArm(ArmId),
-    /// One address, host and path, two answers.
-    #[error(
-        "{} and {} both want {listen}, host {host}, path {path_prefix}",
-        services[0], services[1]
-    )]
+    /// One address, host and path, the same conditions, two answers.
+    #[error("{} and {} both want {listen}, host {host}, path {path}", services[0], services[1])]
     DuplicateRoute {
         /// Where.
         listen: SocketAddr,
         /// Which host; `*` is any.
         host: String,
         /// Which path.
-        path_prefix: String,
+        path: String,
         /// Who came first and who second.
         services: Box<[ServiceKey; 2]>,
     },
@@ -47,27 +45,47 @@ pub enum Invalid {
         /// What was given.
         host: String,
     },
+    /// A path that a rule names and no request to the route can have.
+    #[error("path {path:?} of {service} is not below its path prefix, or holds ?, # or blank")]
+    Path {
+        /// Whose.
+        service: ServiceKey,
+        /// What was given.
+        path: String,
+    },
+    /// A regular expression that cannot be used.
+    #[error("an expression of {service} {source}")]
+    Pattern {
+        /// Whose.
+        service: ServiceKey,
+        /// Why.
+        source: PatternError,
+    },
+    /// Requests are to be diverted to a service that has no route.
+    #[error("{service} is diverted to {to}, which the table does not route")]
+    UnknownService {
+        /// Whose requests.
+        service: ServiceKey,
+        /// Where to.
+        to: ServiceKey,
+    },
     /// Port 0 means a different port at every start.
     #[error("{0} listens on port 0; a route needs a fixed port")]
     PortZero(ServiceKey),
 }
 
 impl Table {
-    /// Checks that the table is consistent in itself.
+    /// Checks that the table is consistent in itself. Whether its regular expressions can be used
+    /// is found when they are compiled, by [`crate::Router::new`].
     pub fn check(&self) -> Result<(), Invalid> {
         let known = self.known_arms()?;
-        let mut taken = HashMap::new();
+        let rules = |route: &Route| 2 * route.hosts.len().max(1);
+        let mut taken = HashMap::with_capacity(self.routes.iter().map(rules).sum());
         for route in &self.routes {
             check_route(route, &known)?;
-            for (host, path_prefix) in keys(route) {
-                let key = (route.listen, host, path_prefix);
-                if let Some(first) = taken.insert(key, &route.service) {
-                    return Err(Invalid::DuplicateRoute {
-                        listen: route.listen,
-                        host: host.to_owned(),
-                        path_prefix: path_prefix.to_owned(),
-                        services: Box::new([first.clone(), route.service.clone()]),
-                    });
+            for claim in route.claims() {
+                if let Some(first) = taken.insert(claim, &route.service) {
+                    return Err(claim.duplicate(first, &route.service));
                 }
             }
         }
@@ -83,11 +101,88 @@ impl Table {
     }
 }
 
-/// The (host, path) pairs of a route; `*` stands for any host.
-fn keys(route: &Route) -> impl Iterator<Item = (&str, &str)> {
-    let any = route.hosts.is_empty().then_some("*");
-    let path = trimmed(&route.path_prefix);
-    route.hosts.iter().map(String::as_str).chain(any).map(move |host| (host, path))
+/// What one rule of a route takes; two with the same would leave one of them without requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Claim<'t> {
+    listen: SocketAddr,
+    /// `None` is any.
+    host: Option<&'t str>,
+    path: Wanted<'t>,
+    conditions: Option<&'t Conditions>,
+}
+
+/// Which paths a rule takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Wanted<'t> {
+    Exact(&'t str),
+    Prefix(&'t str),
+    Regex { pattern: &'t str, below: &'t str },
+}
+
+impl Claim<'_> {
+    fn duplicate(&self, first: &ServiceKey, second: &ServiceKey) -> Invalid {
+        Invalid::DuplicateRoute {
+            listen: self.listen,
+            host: self.host.unwrap_or("*").to_owned(),
+            path: match self.path {
+                Wanted::Exact(path) | Wanted::Prefix(path) => path.to_owned(),
+                Wanted::Regex { pattern, .. } => pattern.to_owned(),
+            },
+            services: Box::new([first.clone(), second.clone()]),
+        }
+    }
+}
+
+impl Route {
+    /// What the route takes, preview included. No two of all the routes of a table may be equal.
+    pub fn claims(&self) -> impl Iterator<Item = Claim<'_>> {
+        let places = [false, true].into_iter().flat_map(|is_preview| places(self, is_preview));
+        places.flat_map(move |(listen, host)| {
+            let matches = &self.steering.rules.matches;
+            let everything = matches.is_empty().then_some(None);
+            let rules = matches.iter().map(Some).chain(everything);
+            rules.map(move |matched| claim(self, listen, host, matched))
+        })
+    }
+}
+
+fn claim<'t>(
+    route: &'t Route,
+    listen: SocketAddr,
+    host: Option<&'t str>,
+    matched: Option<&'t RequestMatch>,
+) -> Claim<'t> {
+    let path = wanted(route, matched);
+    let conditions = matched.map(|one| &one.when).filter(|when| !when.is_empty());
+    Claim { listen, host, path, conditions }
+}
+
+/// The addresses and hosts of a route, or of its preview; `None` stands for any host.
+pub(crate) fn places(
+    route: &Route,
+    is_preview: bool,
+) -> impl Iterator<Item = (SocketAddr, Option<&str>)> {
+    let preview = route.steering.rules.preview.as_ref();
+    let (listen, hosts) = match (is_preview, preview) {
+        (false, _) => (Some(route.listen), route.hosts.as_slice()),
+        (true, Some(of)) => (Some(of.listen.unwrap_or(route.listen)), of.hosts.as_slice()),
+        (true, None) => (None, [].as_slice()),
+    };
+    let any = hosts.is_empty().then_some(None);
+    let hosts = hosts.iter().map(|host| Some(host.as_str())).chain(any);
+    hosts.filter_map(move |host| Some((listen?, host)))
+}
+
+fn wanted<'t>(route: &'t Route, matched: Option<&'t RequestMatch>) -> Wanted<'t> {
+    let below = trimmed(&route.path_prefix);
+    match matched.and_then(|one| one.path.as_ref()) {
+        Some(PathMatch::Exact(path)) => Wanted::Exact(path),
+        Some(PathMatch::Regex(pattern)) => Wanted::Regex { pattern, below },
+        Some(PathMatch::Prefix(own)) if is_below(trimmed(own), below) => {
+            Wanted::Prefix(trimmed(own))
+        }
+        Some(PathMatch::Prefix(_)) | None => Wanted::Prefix(below),
+    }
 }
 
 /// A prefix without closing slashes: `/api/` and `/api` are the same; `/` becomes empty.
@@ -95,19 +190,21 @@ pub(crate) fn trimmed(path_prefix: &str) -> &str {
     path_prefix.trim_end_matches('/')
 }
 
+/// Whether a path lies below a prefix without closing slashes, or is it.
+pub(crate) fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn check_route(route: &Route, known: &HashSet<&ArmId>) -> Result<(), Invalid> {
     let service = &route.service;
     if route.listen.port() == 0 {
         return Err(Invalid::PortZero(service.clone()));
     }
-    let odd = |found: char| found.is_ascii_control() || matches!(found, ' ' | '?' | '#');
-    if !route.path_prefix.starts_with('/') || route.path_prefix.contains(odd) {
+    if !is_path(&route.path_prefix) {
         let path_prefix = route.path_prefix.clone();
         return Err(Invalid::PathPrefix { service: service.clone(), path_prefix });
     }
-    if let Some(host) = route.hosts.iter().find(|host| !is_host(host)) {
-        return Err(Invalid::Host { service: service.clone(), host: host.clone() });
-    }
+    check_rules(route)?;
     for (release, _) in route.split.shares() {
         let id = ArmId { service: service.clone(), release: release.clone() };
         if !known.contains(&id) {
@@ -115,6 +212,37 @@ fn check_route(route: &Route, known: &HashSet<&ArmId>) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+fn check_rules(route: &Route) -> Result<(), Invalid> {
+    let (service, rules) = (&route.service, &route.steering.rules);
+    let preview = rules.preview.as_ref();
+    if preview.and_then(|of| of.listen).is_some_and(|listen| listen.port() == 0) {
+        return Err(Invalid::PortZero(service.clone()));
+    }
+    let hosts = route.hosts.iter().chain(preview.iter().flat_map(|of| &of.hosts));
+    if let Some(host) = hosts.into_iter().find(|host| !is_host(host)) {
+        return Err(Invalid::Host { service: service.clone(), host: host.clone() });
+    }
+    let below = trimmed(&route.path_prefix);
+    let mut paths =
+        rules.matches.iter().chain(&rules.to_candidate).filter_map(|one| match &one.path {
+            Some(PathMatch::Exact(path)) => Some((path, is_below(path, below))),
+            Some(PathMatch::Prefix(prefix)) => {
+                let own = trimmed(prefix);
+                Some((prefix, is_below(own, below) || is_below(below, own)))
+            }
+            Some(PathMatch::Regex(_)) | None => None,
+        });
+    match paths.find(|(path, reachable)| !reachable || !is_path(path)) {
+        Some((path, _)) => Err(Invalid::Path { service: service.clone(), path: path.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn is_path(path: &str) -> bool {
+    let odd = |found: char| found.is_ascii_control() || matches!(found, ' ' | '?' | '#');
+    path.starts_with('/') && !path.contains(odd)
 }
 
 fn is_host(host: &str) -> bool {

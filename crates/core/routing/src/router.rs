@@ -1,141 +1,238 @@
-//! A table compiled for lookups: hash by address and host, then the longest path prefix.
-//!
-//! Host order: exact name, then `*.` wildcard for one label, then any host. A host whose prefixes
-//! do not match the path falls through to the next, wider one. No regular expressions.
+//! A table compiled for lookups.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use switchback_domain::route::{Destination, RequestMatch, RouteMode};
 use switchback_domain::{ServiceKey, Weight};
 
-use crate::check::trimmed;
-use crate::{ArmId, Invalid, Route, Table};
+use crate::check::places;
+use crate::cohort::Cohorts;
+use crate::entry::{ByName, Shares, Steering};
+use crate::index::Hosts;
+use crate::pattern::PatternError;
+use crate::selection::Selection;
+use crate::{ArmId, Candidate, Invalid, RequestView, Route, RouteEntry, Table};
 
 /// A compiled table. Immutable; building it is the expensive part.
+///
+/// Of the rules that take a request, one is right, by this order: an exact host name before
+/// `*.NAME` before any host; an exact path before an expression before a prefix; the longer
+/// expression or prefix; more conditions (methods and networks count one each, every header,
+/// cookie and parameter one); what stands earlier in the table. A host whose rules do not take
+/// the request leaves it to the next wider one.
 #[derive(Debug, Default)]
 pub struct Router {
     entries: Vec<RouteEntry>,
-    listeners: HashMap<SocketAddr, Hosts>,
-}
-
-/// What a request that matched a route needs.
-#[derive(Debug)]
-pub struct RouteEntry {
-    /// Whose requests these are.
-    pub service: ServiceKey,
-    /// How long an instance may take to the response head.
-    pub timeout: Duration,
-    /// (first coin above this share, index into `Table::arms`), ascending.
-    shares: Vec<(u16, usize)>,
-}
-
-impl RouteEntry {
-    /// The arm, as an index into `Table::arms`, that gets the request with this coin, a number
-    /// from 0 to 9,999; over all coins each arm gets exactly its weight. `None` when the route has
-    /// no split.
-    pub fn choose(&self, coin: u16) -> Option<usize> {
-        let below = |(end, _): &&(u16, usize)| coin < *end;
-        self.shares.iter().find(below).or_else(|| self.shares.last()).map(|(_, arm)| *arm)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Hosts {
-    exact: HashMap<Box<str>, Prefixes>,
-    /// By what follows `*.`.
-    wildcard: HashMap<Box<str>, Prefixes>,
-    any: Prefixes,
-}
-
-impl Hosts {
-    fn of(&mut self, host: &str) -> &mut Prefixes {
-        match host.strip_prefix("*.") {
-            Some(rest) => self.wildcard.entry(rest.into()).or_default(),
-            None => self.exact.entry(host.into()).or_default(),
-        }
-    }
-
-    fn find(&self, host: &str, path: &str) -> Option<usize> {
-        let exact = || self.exact.get(host)?.find(path);
-        let wildcard = || self.wildcard.get(host.split_once('.')?.1)?.find(path);
-        exact().or_else(wildcard).or_else(|| self.any.find(path))
-    }
-}
-
-#[derive(Debug, Default)]
-struct Prefixes {
-    by_path: HashMap<Box<str>, usize>,
-    /// Most segments any prefix has: bounds the lookups whatever path a client sends.
-    depth_max: usize,
-}
-
-impl Prefixes {
-    fn insert(&mut self, path_prefix: &str, entry: usize) {
-        let path = trimmed(path_prefix);
-        self.depth_max = self.depth_max.max(path.matches('/').count());
-        self.by_path.insert(path.into(), entry);
-    }
-
-    /// Every prefix of `path` that ends where a segment ends, shortest first; the last hit wins.
-    fn find(&self, path: &str) -> Option<usize> {
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        let hits = ends.take(self.depth_max + 1).filter_map(|end| self.by_path.get(&path[..end]));
-        hits.last().copied()
-    }
+    /// By address, ascending: there are few.
+    listeners: Vec<(SocketAddr, Hosts)>,
 }
 
 impl Router {
     /// Checks and compiles a table.
     pub fn new(table: &Table) -> Result<Self, Invalid> {
         table.check()?;
-        let arms: HashMap<&ArmId, usize> =
-            table.arms.iter().enumerate().map(|(index, arm)| (&arm.id, index)).collect();
-        let mut router = Self::default();
+        let compiler = Compiler::new(table);
+        let mut router = Self { listeners: listeners(table), ..Self::default() };
         for route in &table.routes {
-            let entry = router.entries.len();
-            router.entries.push(RouteEntry {
-                service: route.service.clone(),
-                timeout: route.timeout,
-                shares: shares(route, &arms)?,
-            });
-            let hosts = router.listeners.entry(route.listen).or_default();
-            if route.hosts.is_empty() {
-                hosts.any.insert(&route.path_prefix, entry);
-            }
-            for host in &route.hosts {
-                hosts.of(host).insert(&route.path_prefix, entry);
-            }
+            router.add(&compiler, route)?;
         }
         Ok(router)
     }
 
+    fn add(&mut self, compiler: &Compiler<'_>, route: &Route) -> Result<(), Invalid> {
+        let selections = selections(route, &route.steering.rules.matches)?;
+        for is_preview in [false, true] {
+            let mut places = places(route, is_preview).peekable();
+            if places.peek().is_none() {
+                continue;
+            }
+            let entry = self.entries.len();
+            self.entries.push(compiler.entry(route, is_preview)?);
+            for (listen, host) in places {
+                let Ok(at) = self.listeners.binary_search_by_key(&listen, |(at, _)| *at) else {
+                    continue;
+                };
+                let rules = self.listeners[at].1.of(host);
+                for Selection { paths, conditions } in selections.clone() {
+                    rules.insert(paths, conditions, entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The route of a request that came in at `listen` (the route's own address, not the
-    /// connection's) with this `Host` (port and case do not matter) and path (without query).
+    /// connection's) with this `Host` (port and case do not matter) and path (without query), of
+    /// which nothing else is known: rules with conditions do not take it.
     pub fn find(&self, listen: SocketAddr, host: &str, path: &str) -> Option<&RouteEntry> {
-        let entry = self.listeners.get(&listen)?.find(&plain_host(host), path)?;
+        let client = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let headers = &|_: &str, _: &mut dyn FnMut(&[u8]) -> bool| false;
+        let request = RequestView { listen, client, method: "", host, path, query: "", headers };
+        self.find_for(&request)
+    }
+
+    /// The route of a request.
+    pub fn find_for(&self, request: &RequestView<'_>) -> Option<&RouteEntry> {
+        let at = self.listeners.binary_search_by_key(&request.listen, |(at, _)| *at).ok()?;
+        let entry = self.listeners[at].1.find(&plain_host(request.host), request)?;
         self.entries.get(entry)
     }
 
     /// The addresses to listen on, each once.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.listeners.keys().copied()
+        self.listeners.iter().map(|(listen, _)| *listen)
     }
 }
 
-fn shares(route: &Route, arms: &HashMap<&ArmId, usize>) -> Result<Vec<(u16, usize)>, Invalid> {
-    let mut end = 0;
-    let mut shares = Vec::with_capacity(route.split.shares().len());
-    for (release, weight) in route.split.shares() {
-        let id = ArmId { service: route.service.clone(), release: release.clone() };
-        let Some(arm) = arms.get(&id) else { return Err(Invalid::UnknownArm(id)) };
-        if *weight != Weight::ZERO {
-            end += weight.basis_points();
-            shares.push((end, *arm));
+fn listeners(table: &Table) -> Vec<(SocketAddr, Hosts)> {
+    let mut addresses: Vec<_> = table.routes.iter().flat_map(Route::addresses).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.into_iter().map(|listen| (listen, Hosts::default())).collect()
+}
+
+/// The kinds of requests that `matches` name; without any, everything below the route's prefix.
+fn selections(route: &Route, matches: &[RequestMatch]) -> Result<Vec<Selection>, Invalid> {
+    let everything = [RequestMatch::default()];
+    let matches = if matches.is_empty() { &everything } else { matches };
+    let compiled = matches.iter().map(|one| Selection::compile(&route.path_prefix, one));
+    let refused =
+        |source: PatternError| Invalid::Pattern { service: route.service.clone(), source };
+    compiled.collect::<Result<_, _>>().map_err(refused)
+}
+
+/// What is looked up in the table while its routes are compiled.
+struct Compiler<'t> {
+    table: &'t Table,
+    arms: HashMap<&'t ArmId, usize>,
+}
+
+impl<'t> Compiler<'t> {
+    fn new(table: &'t Table) -> Self {
+        let arms = table.arms.iter().enumerate().map(|(index, arm)| (&arm.id, index)).collect();
+        Self { table, arms }
+    }
+
+    fn entry(&self, route: &Route, is_preview: bool) -> Result<RouteEntry, Invalid> {
+        let mode = match (&route.steering.mode, is_preview) {
+            // Whoever looks at the next version is not who maintenance is kept from.
+            (RouteMode::Maintenance(_) | RouteMode::Divert { .. } | RouteMode::Pause(_), true) => {
+                RouteMode::Serve
+            }
+            (mode, _) => mode.clone(),
+        };
+        let shares = match &mode {
+            RouteMode::Divert { to } => self.diverted(route, to)?,
+            RouteMode::Serve
+            | RouteMode::Maintenance(_)
+            | RouteMode::Isolate
+            | RouteMode::Pause(_) => self.shares(route)?,
+        };
+        let steering = match &mode {
+            RouteMode::Divert { .. } => None,
+            RouteMode::Serve
+            | RouteMode::Maintenance(_)
+            | RouteMode::Isolate
+            | RouteMode::Pause(_) => self.steering(route, &shares, is_preview)?,
+        };
+        let (service, timeout) = (route.service.clone(), route.timeout);
+        let preview = steering.as_ref().filter(|_| is_preview).and_then(|s| s.candidate);
+        let shares = preview.map_or(shares, |arm| vec![(Weight::ALL.basis_points(), arm)]);
+        Ok(RouteEntry { service, timeout, mode, shares, steering })
+    }
+
+    /// The shares of a route's own versions, the candidate's first: places below its weight.
+    fn shares(&self, route: &Route) -> Result<Shares, Invalid> {
+        let candidate = route.steering.candidate.as_ref().map(|candidate| &candidate.release);
+        let (first, rest): (Vec<_>, Vec<_>) =
+            route.split.shares().iter().partition(|(release, _)| Some(release) == candidate);
+        let mut end = 0;
+        let mut shares = Vec::with_capacity(route.split.shares().len());
+        for (release, weight) in first.into_iter().chain(rest) {
+            let id = ArmId { service: route.service.clone(), release: release.clone() };
+            let Some(arm) = self.arms.get(&id) else { return Err(Invalid::UnknownArm(id)) };
+            if *weight != Weight::ZERO {
+                end += weight.basis_points();
+                shares.push((end, *arm));
+            }
+        }
+        Ok(shares)
+    }
+
+    fn diverted(&self, route: &Route, to: &Destination) -> Result<Shares, Invalid> {
+        match to {
+            Destination::Version(release) => {
+                let id = ArmId { service: route.service.clone(), release: release.clone() };
+                let Some(arm) = self.arms.get(&id) else { return Err(Invalid::UnknownArm(id)) };
+                Ok(vec![(Weight::ALL.basis_points(), *arm)])
+            }
+            Destination::Service(key) => self.shares(self.route_of(&route.service, key)?),
         }
     }
-    Ok(shares)
+
+    fn route_of(&self, service: &ServiceKey, to: &ServiceKey) -> Result<&'t Route, Invalid> {
+        let found = self.table.routes.iter().find(|route| route.service == *to);
+        found.ok_or_else(|| Invalid::UnknownService { service: service.clone(), to: to.clone() })
+    }
+
+    fn steering(
+        &self,
+        route: &Route,
+        shares: &Shares,
+        is_preview: bool,
+    ) -> Result<Option<Box<Steering>>, Invalid> {
+        if route.steering.rules.is_default() {
+            return Ok(None);
+        }
+        let rules = &route.steering.rules;
+        let of = route.steering.candidate.as_ref();
+        let candidate = of.filter(|of| of.open).and_then(|of| self.able(route, of));
+        let salt = of.map_or("", |of| of.salt.as_str());
+        let to_candidate = match rules.to_candidate.as_slice() {
+            [] => Vec::new(),
+            given => selections(route, given)?,
+        };
+        let by_name = rules.version_header.as_ref().map(|of| ByName {
+            header: of.header.clone(),
+            source: of.source.clone(),
+            names: self.names(shares, candidate),
+        });
+        let cohorts = rules.affinity.as_ref().map(|of| Cohorts::new(of, &route.service, salt));
+        Ok(Some(Box::new(Steering {
+            candidate,
+            is_preview,
+            to_candidate,
+            by_name,
+            cohorts,
+            mirror: rules.mirror,
+        })))
+    }
+
+    /// The candidate's arm, if it has somebody to answer.
+    fn able(&self, route: &Route, candidate: &Candidate) -> Option<usize> {
+        let release = candidate.release.clone();
+        let arm = *self.arms.get(&ArmId { service: route.service.clone(), release })?;
+        self.is_able(arm).then_some(arm)
+    }
+
+    fn is_able(&self, arm: usize) -> bool {
+        self.table.arms.get(arm).is_some_and(|arm| !arm.endpoints.is_empty())
+    }
+
+    /// What the versions that may be asked for are called: their version, or the first digits of
+    /// their release. Only those that get requests anyway: one that is drained must not get more.
+    fn names(&self, shares: &Shares, candidate: Option<usize>) -> Vec<(String, usize)> {
+        let serving = shares.iter().map(|(_, arm)| *arm).filter(|arm| self.is_able(*arm));
+        let arms = candidate.into_iter().chain(serving);
+        arms.filter_map(|index| Some((index, self.table.arms.get(index)?)))
+            .flat_map(|(index, arm)| {
+                let release = arm.id.release.short().to_owned();
+                [(arm.version.as_str().to_owned(), index), (release, index)]
+            })
+            .collect()
+    }
 }
 
 /// A host as in the `Host` header without port and closing dot, in lower case.

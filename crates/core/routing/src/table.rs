@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use switchback_domain::route::{RouteMode, RouteRules};
+use switchback_domain::workload::RouteSpec;
 use switchback_domain::{Generation, InstanceId, ReleaseId, ServiceKey, Split, Version};
 
 /// Everything the data plane needs to know, at one generation.
@@ -33,6 +35,70 @@ pub struct Route {
     pub timeout: Duration,
     /// Who gets which share; empty answers 503.
     pub split: Split<ReleaseId>,
+    /// What beside the split decides; tables made before it have none.
+    #[serde(default, skip_serializing_if = "Steering::is_default")]
+    pub steering: Steering,
+}
+
+impl Route {
+    /// The route that a service asks for, shared as `split` says.
+    pub fn new(service: ServiceKey, spec: &RouteSpec, split: Split<ReleaseId>) -> Self {
+        Self {
+            service,
+            listen: spec.listen,
+            hosts: spec.hosts.clone(),
+            path_prefix: spec.path_prefix.clone(),
+            timeout: spec.timeout,
+            split,
+            steering: Steering { rules: spec.rules.clone(), ..Steering::default() },
+        }
+    }
+
+    /// The addresses it needs to be listened on: its own, and its preview's.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let preview = self.steering.rules.preview.as_ref().and_then(|preview| preview.listen);
+        [self.listen].into_iter().chain(preview)
+    }
+}
+
+/// What beside address, host, prefix and split decides where a request goes. The default decides
+/// nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Steering {
+    /// As configured.
+    #[serde(skip_serializing_if = "RouteRules::is_default")]
+    pub rules: RouteRules,
+    /// The version that is being brought in or taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Candidate>,
+    /// What an operator has it do.
+    #[serde(skip_serializing_if = "is_serving")]
+    pub mode: RouteMode,
+}
+
+impl Steering {
+    /// Whether nothing but the split decides.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_serving(mode: &RouteMode) -> bool {
+    *mode == RouteMode::Serve
+}
+
+/// The version in question while a rollout runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Which one; its share are the cohorts that hash lowest.
+    pub release: ReleaseId,
+    /// What the hash of cohorts is salted with: the same as long as the rollout runs, so that
+    /// nobody moves back while the share grows, and another for the next one, so that it is not
+    /// the same clients who try everything first.
+    pub salt: String,
+    /// Whether requests may ask for it: by preview, header or rule, and by being mirrored.
+    pub open: bool,
 }
 
 /// Names one version of one service.

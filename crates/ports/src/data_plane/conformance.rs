@@ -8,7 +8,7 @@ use switchback_domain::{
     ArmStats, EnvironmentName, Epoch, Generation, InstanceId, ReleaseId, ServiceKey, ServiceName,
     Split, Version, Weight,
 };
-use switchback_routing::{Arm, ArmId, Endpoint, Route, Table};
+use switchback_routing::{Arm, ArmId, Endpoint, Route, Steering, Table};
 
 use super::{DataPlane, Error, Report};
 
@@ -59,6 +59,7 @@ pub fn sample_route(listen: SocketAddr, split: Split<ReleaseId>) -> Route {
         path_prefix: "/".to_owned(),
         timeout: Duration::from_secs(5),
         split,
+        steering: Steering::default(),
     }
 }
 

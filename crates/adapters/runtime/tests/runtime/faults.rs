@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use switchback_ports::Runtime;
 use switchback_ports::runtime::{Instance, LogQuery, ProcessState};
 
-use crate::world::{World, pid_of, runs, script, send};
+use crate::world::{PATIENCE, World, pid_of, runs, script, send};
 
 fn crash_loops(instance: &Instance) -> bool {
     matches!(instance.process, ProcessState::BackingOff { crash_loop: true, .. })
@@ -205,7 +205,14 @@ async fn a_stranger_with_the_id_of_a_dead_shim_is_left_alone() {
     state["shim"]["pid"] = stranger.0.id().into();
     fs::write(world.state_file(&spec.id), state.to_string()).unwrap();
     let next = world.another();
-    assert_eq!(next.list().await.unwrap()[0].process, ProcessState::Lost);
+    // Another test's child holds copies of our files until it runs its program, and so for a
+    // moment the shim's lock.
+    let deadline = Instant::now() + PATIENCE;
+    while next.list().await.unwrap()[0].process != ProcessState::Lost {
+        assert!(Instant::now() < deadline, "the stranger is taken for the shim");
+        // sleep: the list can only be asked for again; bounded by the deadline.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     world.run(&spec).await;
     send(world.shim(&spec.id), Signal::KILL);
     world.wait(&spec, is_lost).await;

@@ -11,7 +11,7 @@ use switchback_ports::DataPlane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::*;
+use super::support::*;
 
 #[tokio::test]
 async fn a_refused_connection_is_tried_elsewhere_also_with_a_body() {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
-use crate::support::*;
+use super::support::*;
 
 /// The example that Cargo builds beside the tests.
 fn host() -> PathBuf {
@@ -23,7 +23,7 @@ fn host() -> PathBuf {
 
 fn plane(state_dir: impl Into<PathBuf>) -> ProxyDataPlane {
     let mut options = Options::new(state_dir, host());
-    options.arguments.clear();
+    options.arguments = vec!["--codec".into(), super::CODEC_NAME.into()];
     ProxyDataPlane::new(options)
 }
 

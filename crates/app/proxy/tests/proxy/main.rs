@@ -1,9 +1,27 @@
 //! The data plane with real sockets on loopback: instances, clients and the proxy in one process,
-//! except where the process itself is what is tested.
+//! except where the process itself is what is tested. The whole suite runs once with each codec.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::duplicate_mod, reason = "the same tests, for another codec")]
 
-mod failures;
-mod lifecycle;
-mod messages;
-mod support;
-mod switching;
+#[path = "."]
+mod own_codec {
+    pub(crate) const CODEC_NAME: &str = "own";
+
+    mod failures;
+    mod lifecycle;
+    mod messages;
+    mod strict;
+    mod support;
+    mod switching;
+}
+
+#[path = "."]
+mod hyper_codec {
+    pub(crate) const CODEC_NAME: &str = "hyper";
+
+    mod failures;
+    mod lifecycle;
+    mod messages;
+    mod support;
+    mod switching;
+}

@@ -15,7 +15,7 @@ use switchback_ports::DataPlane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::*;
+use super::support::*;
 
 /// An instance that answers with what it was sent.
 async fn mirror() -> std::net::SocketAddr {

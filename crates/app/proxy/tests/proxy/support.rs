@@ -51,6 +51,7 @@ impl Running {
     pub(crate) async fn start_in(directory: tempfile::TempDir) -> Self {
         let mut options = switchback_proxy::Options::new(directory.path());
         options.workers = Some(2);
+        options.codec = super::CODEC_NAME.parse().unwrap();
         options.detach = false;
         options.stop_grace = Duration::from_millis(500);
         let work = move || switchback_proxy::run(&options).unwrap();

@@ -11,7 +11,7 @@ use switchback_ports::data_plane::Error;
 use switchback_ports::data_plane::conformance::{Addresses, conforms};
 use tokio::sync::Semaphore;
 
-use crate::support::*;
+use super::support::*;
 
 #[tokio::test]
 async fn the_data_plane_conforms() {

@@ -7,7 +7,8 @@ use crate::diagnostic::Code;
 use crate::reader::Reader;
 use crate::value::{self, Node};
 
-const SAMPLES: [&str; 4] = [
+const SAMPLES: [&str; 5] = [
+    include_str!("../../../../../tests/sample-configs/valid/routes.yaml"),
     include_str!("../../../../../tests/sample-configs/valid/everything.yaml"),
     include_str!("../../../../../tests/sample-configs/valid/documents.yaml"),
     include_str!("../../../../../tests/sample-configs/valid/minimal.yaml"),

@@ -1,12 +1,13 @@
 //! The document's own keys, and one environment of it: overlay over base, defaults under services.
 
-use switchback_domain::{EnvironmentName, ProjectName, ServiceName};
+use switchback_domain::{EnvironmentName, ProjectName, ServiceName, Split};
+use switchback_routing::Route;
 
 use crate::diagnostic::Code;
 use crate::document::Environment;
 use crate::reader::Reader;
 use crate::section::rollback::ROLLBACK;
-use crate::section::route::{self, Claim};
+use crate::section::route::{self, Place};
 use crate::section::service::{self, Context, SERVICE};
 use crate::service::ServiceConfig;
 use crate::table::{Field, Kind, Table, field, required};
@@ -117,13 +118,24 @@ fn services(
         let route = full.find("route").cloned();
         services.extend(service::service(reader, &full, context).map(|service| (service, route)));
     }
-    let claims = services.iter().filter_map(|(service, node)| {
-        let (spec, node) = (service.workload.route.as_ref()?, node.as_ref()?);
-        let node = node.find("listen").unwrap_or(node);
-        Some(Claim { service: service.name.as_str(), spec, node })
-    });
-    route::conflicts(reader, &claims.collect::<Vec<_>>());
+    check_routes(reader, &services);
     services.into_iter().map(|(service, _)| service).collect()
+}
+
+/// Whether the routes of an environment's services, each with the node it stands in, can be served
+/// beside each other.
+fn check_routes(reader: &mut Reader, services: &[(ServiceConfig, Option<Node>)]) {
+    let route = |service: &ServiceConfig| {
+        let spec = service.workload.route.as_ref()?;
+        Some(Route::new(service.key(), spec, Split::none()))
+    };
+    let routes: Vec<_> = services.iter().map(|(service, _)| route(service)).collect();
+    let places = services.iter().zip(&routes).filter_map(|((service, node), route)| {
+        let (route, node) = (route.as_ref()?, node.as_ref()?);
+        let node = node.find("listen").unwrap_or(node);
+        Some(Place { service: service.name.as_str(), route, node })
+    });
+    route::conflicts(reader, &places.collect::<Vec<_>>());
 }
 
 fn is_within_limits(reader: &mut Reader, node: &Node, defaults: &Node) -> bool {

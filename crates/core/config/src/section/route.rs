@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use switchback_domain::workload::RouteSpec;
+use switchback_routing::Route;
 
 use crate::diagnostic::Code;
-use crate::reader::Reader;
+use crate::reader::{Fields, Reader};
+use crate::section::route_rules::{self, RULES};
 use crate::table::{Kind, Table, field};
 use crate::value::{Node, Value};
 
@@ -18,44 +20,56 @@ const LABEL_LENGTH_MAX: usize = 63;
 pub(crate) static ROUTE: Table = Table::new(
     "route",
     "Where requests for the service come in.",
-    &[&[
-        field(
-            "listen",
-            Kind::Listen,
-            "The address the data plane listens on: 127.0.0.1:8080, :8080 (every interface) or \
+    &[
+        &[
+            field(
+                "listen",
+                Kind::Listen,
+                "The address the data plane listens on: 127.0.0.1:8080, :8080 (every interface) or \
              8080 (this machine only); required.",
-        ),
-        field("hosts", Kind::List(&Kind::Text), "Host names; none takes every host."),
-        field("host", Kind::Text, "One host name; *.example.com takes one label more."),
-        field("path_prefix", Kind::Text, "Only paths below this one. Default: /."),
-        field("timeout", Kind::Duration, "Time to the response head. Default: 30s."),
-    ]],
+            ),
+            field("hosts", Kind::List(&Kind::Text), "Host names; none takes every host."),
+            field("host", Kind::Text, "One host name; *.example.com takes one label more."),
+            field("path_prefix", Kind::Text, "Only paths below this one. Default: /."),
+            field("timeout", Kind::Duration, "Time to the response head. Default: 30s."),
+        ],
+        &RULES,
+    ],
 );
 
 /// The route of a service.
 pub(crate) fn route(reader: &mut Reader, node: &Node) -> Option<RouteSpec> {
     let fields = reader.fields(node, &ROUTE);
-    if let (Some(_), Some(hosts)) = (fields.get("host"), fields.get("hosts")) {
-        let hint = "keep `hosts: [...]`";
-        reader.report(hosts, Code::Contradiction, "`host` and `hosts` exclude each other", hint);
-    }
     if fields.is_map() && fields.get("listen").is_none() {
         reader.missing(node, "listen", "add `listen: 127.0.0.1:8080`");
     }
     let listen = fields.read("listen", reader, listen);
     let path_prefix = fields.read("path_prefix", reader, path_prefix);
     let timeout = fields.read("timeout", reader, Reader::duration_above_zero);
-    let one = fields.read("host", reader, host).into_iter();
-    let many = fields.get("hosts").map(|node| hosts(reader, node)).into_iter().flatten();
+    let path_prefix = path_prefix.unwrap_or_else(|| "/".to_owned());
+    let rules = route_rules::rules(reader, &fields, &path_prefix);
     Some(RouteSpec {
-        hosts: one.chain(many).collect(),
+        hosts: host_names(reader, &fields),
         listen: listen?,
-        path_prefix: path_prefix.unwrap_or_else(|| "/".to_owned()),
+        path_prefix,
         timeout: timeout.unwrap_or(TIMEOUT),
+        rules,
     })
 }
 
-fn listen(reader: &mut Reader, node: &Node) -> Option<SocketAddr> {
+/// The names under `host` or `hosts`.
+pub(crate) fn host_names(reader: &mut Reader, fields: &Fields<'_>) -> Vec<String> {
+    if let (Some(_), Some(hosts)) = (fields.get("host"), fields.get("hosts")) {
+        let hint = "keep `hosts: [...]`";
+        reader.report(hosts, Code::Contradiction, "`host` and `hosts` exclude each other", hint);
+    }
+    let one = fields.read("host", reader, host).into_iter();
+    let many = fields.get("hosts").map(|node| hosts(reader, node)).into_iter().flatten();
+    one.chain(many).collect()
+}
+
+/// An address to listen on.
+pub(crate) fn listen(reader: &mut Reader, node: &Node) -> Option<SocketAddr> {
     let text = reader.text(node)?;
     let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", &text));
     let ip = match host {
@@ -91,6 +105,7 @@ fn hosts(reader: &mut Reader, node: &Node) -> Vec<String> {
         if hosts.contains(&host) {
             let message = format!("`{host}` is listed twice");
             reader.report(item, Code::Contradiction, message, "keep one of the two");
+            continue;
         }
         hosts.push(host);
     }
@@ -144,62 +159,75 @@ fn path_prefix(reader: &mut Reader, node: &Node) -> Option<String> {
 }
 
 /// A route with its place, to be compared with the others of its environment.
-pub(crate) struct Claim<'n> {
+pub(crate) struct Place<'n> {
     pub(crate) service: &'n str,
-    pub(crate) spec: &'n RouteSpec,
+    pub(crate) route: &'n Route,
     pub(crate) node: &'n Node,
 }
 
 /// Reports every claim on requests that an earlier service claims, and addresses that cannot be
-/// listened on beside an earlier one.
-pub(crate) fn conflicts(reader: &mut Reader, claims: &[Claim<'_>]) {
-    for (index, claim) in claims.iter().enumerate() {
-        let earlier = claims[..index].iter();
-        let taken = earlier.clone().find(|other| is_same(claim.spec, other.spec));
-        if let Some(other) = taken {
-            let message = format!(
-                "{} is taken by service `{}` (line {})",
-                described(claim.spec),
-                other.service,
-                other.node.place.line
-            );
-            let hint = "give one of them another `listen`, `host` or `path_prefix`";
-            reader.report(claim.node, Code::RouteTaken, message, hint);
-            continue;
-        }
-        if let Some(other) = earlier.clone().find(|other| covers(claim.spec, other.spec)) {
-            let message = format!(
-                "{} cannot be listened on beside {} of service `{}` (line {})",
-                claim.spec.listen, other.spec.listen, other.service, other.node.place.line
-            );
-            let hint = "write the same address for both, or use another port";
-            reader.report(claim.node, Code::RouteTaken, message, hint);
+/// listened on beside an earlier one. Routes with other hosts, paths or conditions can share an
+/// address: the router takes the narrower one.
+pub(crate) fn conflicts(reader: &mut Reader, places: &[Place<'_>]) {
+    let mut taken = Vec::new();
+    for (index, place) in places.iter().enumerate() {
+        let mut claims = place.route.claims();
+        let first = claims.find_map(|claim| {
+            let earlier = taken.iter().find(|(known, _)| *known == claim).map(|(_, at)| *at);
+            if earlier.is_none() {
+                taken.push((claim, index));
+            }
+            earlier
+        });
+        match first {
+            Some(first) if first == index => {
+                let hint = "take one of `matches`, or the preview, away, or change it";
+                let message = "the route takes the same requests twice";
+                reader.report(place.node, Code::RouteTaken, message, hint);
+            }
+            Some(first) => report_taken(reader, place, &places[first]),
+            None => report_covered(reader, place, &places[..=index]),
         }
     }
 }
 
-/// The same address, prefix and a common host. A route with hosts beside one without is fine: the
-/// named host wins.
-fn is_same(left: &RouteSpec, right: &RouteSpec) -> bool {
-    let hosts = if left.hosts.is_empty() {
-        right.hosts.is_empty()
-    } else {
-        left.hosts.iter().any(|host| right.hosts.contains(host))
-    };
-    left.listen == right.listen && left.path_prefix == right.path_prefix && hosts
+fn report_taken(reader: &mut Reader, place: &Place<'_>, first: &Place<'_>) {
+    let message = format!(
+        "{} is taken by service `{}` (line {})",
+        described(place.route),
+        first.service,
+        first.node.place.line
+    );
+    let hint = "give one of them another `listen`, `host` or `path_prefix`";
+    reader.report(place.node, Code::RouteTaken, message, hint);
+}
+
+fn report_covered(reader: &mut Reader, place: &Place<'_>, earlier: &[Place<'_>]) {
+    let others = earlier
+        .iter()
+        .flat_map(|other| other.route.addresses().map(move |address| (other, address)));
+    let mut pairs = others
+        .flat_map(|(other, address)| place.route.addresses().map(move |own| (other, address, own)));
+    if let Some((other, address, own)) = pairs.find(|(_, address, own)| covers(*own, *address)) {
+        let message = format!(
+            "{own} cannot be listened on beside {address} of service `{}` (line {})",
+            other.service, other.node.place.line
+        );
+        let hint = "write the same address for both, or use another port";
+        reader.report(place.node, Code::RouteTaken, message, hint);
+    }
 }
 
 /// One port on every interface and on one of them.
-fn covers(left: &RouteSpec, right: &RouteSpec) -> bool {
+fn covers(left: SocketAddr, right: SocketAddr) -> bool {
     // Every IPv6 interface includes the IPv4 ones; the other way round it does not.
     let includes =
         |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
-    let (left, right) = (left.listen, right.listen);
     let overlap = includes(left.ip(), right.ip()) || includes(right.ip(), left.ip());
     left.port() == right.port() && left != right && overlap
 }
 
-fn described(spec: &RouteSpec) -> String {
-    let hosts = if spec.hosts.is_empty() { String::new() } else { spec.hosts.join(", ") + " " };
-    format!("{hosts}{} on {}", spec.path_prefix, spec.listen)
+fn described(route: &Route) -> String {
+    let hosts = if route.hosts.is_empty() { String::new() } else { route.hosts.join(", ") + " " };
+    format!("{hosts}{} on {}", route.path_prefix, route.listen)
 }

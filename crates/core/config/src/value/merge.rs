@@ -4,9 +4,13 @@ use super::{Entry, Node, Value};
 
 /// Keys that say the same thing in different ways, by the key of the map they stand in. An overlay
 /// that uses one of them means it instead of the others.
-const ALTERNATIVES: [(&[&str], &[&[&str]]); 3] = [
+const ALTERNATIVES: [(&[&str], &[&[&str]]); 4] = [
     (&["health_check", "startup", "liveness", "readiness"], &[&["path"], &["tcp"], &["command"]]),
-    (&["route"], &[&["host"], &["hosts"]]),
+    (&["route", "preview"], &[&["host"], &["hosts"]]),
+    (
+        &["session_affinity"],
+        &[&["cookie_name", "max_age"], &["cookie"], &["header"], &["source_ip"]],
+    ),
     (&["strategy"], &[&["steps"], &["step_weights"], &["step_weight", "max_weight"], &["canary"]]),
 ];
 

@@ -9,6 +9,9 @@ use crate::event::NoteKind;
 use crate::rollout::{Cause, CauseKind, Ending, Phase, Rollout};
 use crate::words::describe_reasons;
 
+/// From this share on, the rest makes no difference to the baseline's load.
+const NEARLY_ALL: Weight = Weight::from_percent(90);
+
 impl Work {
     pub(super) fn take_back(&mut self, cause: Cause) {
         let now = self.now;
@@ -68,15 +71,20 @@ impl Work {
         true
     }
 
-    /// Gives the baseline as much as its ready instances can carry, never less than before; all
-    /// of it at once when the candidate has nobody left to serve.
+    /// Gives the baseline as much as its ready instances can carry, never less than before. It gets
+    /// all of it at once when the candidate has nobody left to serve, when it carries nearly all of
+    /// it anyway, and when the missing instances were waited for in vain: an old version that is
+    /// short of instances is better than a new one that is bad.
     fn shift_back(&mut self, rollout: &Rollout, baseline: &ReleaseId) -> bool {
         let pool = self.service.pool(baseline);
         let strength = self.service.stable().map_or(1, |stable| stable.policy.replicas);
         let candidate_ready = self.service.pool(rollout.candidate()).ready();
+        let carries_most = self.service.weight_of(baseline) >= NEARLY_ALL;
+        let in_vain = self.now >= rollout.progress_at + rollout.request.policy.progress_deadline;
         let target = match (pool.ready(), candidate_ready) {
             (0, _) => Weight::ZERO,
             (_, 0) => Weight::ALL,
+            (_, _) if carries_most || in_vain => Weight::ALL,
             (ready, _) => Weight::ratio(ready, strength),
         };
         if target > self.service.weight_of(baseline) {

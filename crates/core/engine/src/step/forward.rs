@@ -63,7 +63,8 @@ impl Work {
                 rollout.may_promote() && all && acknowledged && ready
             }
             PlanStep::DrainBaseline => {
-                rollout.passed && baseline.is_none_or(|baseline| baseline.present() == 0)
+                let is_gone = baseline.is_none_or(|baseline| baseline.present() == 0);
+                rollout.passed && (is_gone || self.now >= rollout.drain_deadline())
             }
         }
     }

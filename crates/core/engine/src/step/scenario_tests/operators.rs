@@ -260,8 +260,8 @@ fn a_rollback_to_an_earlier_revision_takes_the_short_way() {
     request.kind = RequestKind::Rollback;
     story.ask(&request).unwrap();
     let plan = &story.service.rollout.as_ref().unwrap().plan;
-    assert_eq!(plan.len(), 6, "{plan:?}");
-    assert_eq!(plan[1], PlanStep::Scale { candidate: 2, baseline: None });
+    assert_eq!(plan.len(), 5, "{plan:?}");
+    assert_eq!(plan[0], PlanStep::Scale { candidate: 2, baseline: None });
     story.run();
     assert_eq!((story.split(), story.wanted()), ("v1 100%".into(), "v1=2".into()));
     assert_eq!(story.revisions(), ["v1", "v2", "v1"]);

@@ -1,16 +1,13 @@
 //! After a 101: bytes in both directions until either side ends. The request counts as answered
 //! from the start of the tunnel, and as in flight until its end.
 
-use std::rc::Rc;
-
 use http::Response;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use super::link::Lease;
 use crate::counters::Ticket;
-use crate::pool::Lease;
-use crate::worker::Worker;
 
 /// Joins the two sides as soon as both codecs have let go of them.
 pub(crate) fn start(
@@ -18,10 +15,9 @@ pub(crate) fn start(
     response: &mut Response<Incoming>,
     ticket: Ticket,
     lease: Lease,
-    worker: &Rc<Worker>,
 ) {
     let instance = hyper::upgrade::on(response);
-    let open = worker.shared.connection_opened(worker.index);
+    let open = lease.worker.shared.connection_opened(lease.worker.index);
     tokio::task::spawn_local(async move {
         let _held = (ticket, lease.visit, open);
         // The connection's task ends with the upgrade; a waiting sender would keep it.

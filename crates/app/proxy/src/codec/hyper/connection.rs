@@ -15,9 +15,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::request::answer;
+use super::socket::{Socket, Watch};
 use crate::limits::{BUFFER_BYTES_MAX, HEADER_BYTES_MAX, HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX};
-use crate::service::{Entry, answer};
-use crate::socket::{Socket, Watch};
+use crate::service::Entry;
 use crate::worker::Worker;
 
 /// What a connection that takes too long for its request head is told.

@@ -1,48 +1,11 @@
-//! The router against examples and against a naive matcher that tries every route.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::net::SocketAddr;
-use std::time::Duration;
+//! Hosts and path prefixes: the router against examples, and against a naive matcher that tries
+//! every route.
 
 use proptest::prelude::*;
-use switchback_domain::{
-    EnvironmentName, Generation, ReleaseId, ServiceKey, ServiceName, Split, Version, Weight,
-};
-use switchback_routing::{Arm, ArmId, Invalid, Route, Router, Table};
+use switchback_domain::{Generation, ReleaseId, Split, Weight};
+use switchback_routing::{Invalid, Route, Router, Table};
 
-fn key(service: &str) -> ServiceKey {
-    let environment = EnvironmentName::new("production").unwrap();
-    ServiceKey::new(environment, ServiceName::new(service).unwrap())
-}
-
-fn listen() -> SocketAddr {
-    "127.0.0.1:8080".parse().unwrap()
-}
-
-fn arm(service: &str, release: &str) -> Arm {
-    let id = ArmId { service: key(service), release: ReleaseId::from_stored(release) };
-    Arm { id, version: Version::new(release).unwrap(), endpoints: Vec::new() }
-}
-
-fn route(service: &str, hosts: &[&str], path_prefix: &str) -> Route {
-    Route {
-        service: key(service),
-        listen: listen(),
-        hosts: hosts.iter().map(ToString::to_string).collect(),
-        path_prefix: path_prefix.to_owned(),
-        timeout: Duration::from_secs(5),
-        split: Split::all(ReleaseId::from_stored("v1")),
-    }
-}
-
-/// A table with one arm `v1` per service.
-fn table(routes: Vec<Route>) -> Table {
-    let mut services: Vec<_> = routes.iter().map(|route| route.service.clone()).collect();
-    services.sort();
-    services.dedup();
-    let arms = services.iter().map(|key| arm(key.service.as_str(), "v1")).collect();
-    Table { generation: Generation::default(), routes, arms }
-}
+use crate::support::{arm, listen, route, table};
 
 fn found<'a>(router: &'a Router, host: &str, path: &str) -> Option<&'a str> {
     router.find(listen(), host, path).map(|entry| entry.service.service.as_str())

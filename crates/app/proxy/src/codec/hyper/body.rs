@@ -3,72 +3,18 @@
 //! The request body tells how the upload goes; the response body settles the request's ticket and
 //! gives the connection back when it has ended.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
-use crate::connection::Activity;
+use crate::codec::hyper::connection::Activity;
+use crate::codec::hyper::link::Lease;
 use crate::counters::{Outcome, Ticket};
-use crate::limits::UPLOAD_PAUSE_MAX;
-use crate::pool::Lease;
-
-/// How an upload goes, shared between the body and whoever waits for the response.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    moved: Cell<Instant>,
-    waits_for_client: Cell<bool>,
-    failed: Cell<bool>,
-    touched: Cell<bool>,
-}
-
-/// What a late response is to be blamed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Nobody yet: wait until then.
-    Until(Instant),
-    /// The instance: it has everything it needs.
-    InstanceLate,
-    /// The client: it does not send the rest of its request.
-    ClientLate,
-}
-
-impl Upload {
-    fn new() -> Rc<Self> {
-        Rc::new(Self {
-            moved: Cell::new(Instant::now()),
-            waits_for_client: Cell::new(false),
-            failed: Cell::new(false),
-            touched: Cell::new(false),
-        })
-    }
-
-    /// Whether the client broke off its upload.
-    pub(crate) fn failed(&self) -> bool {
-        self.failed.get()
-    }
-
-    /// Whether any of the body was asked for: then it cannot be sent again.
-    pub(crate) fn touched(&self) -> bool {
-        self.touched.get()
-    }
-
-    /// Who is to blame at `now` for an instance that may take `timeout` to its response head.
-    pub(crate) fn patience(&self, now: Instant, timeout: Duration) -> Patience {
-        let waits = self.waits_for_client.get();
-        let until = self.moved.get() + if waits { UPLOAD_PAUSE_MAX } else { timeout };
-        match (now < until, waits) {
-            (true, _) => Patience::Until(until),
-            (false, true) => Patience::ClientLate,
-            (false, false) => Patience::InstanceLate,
-        }
-    }
-}
+use crate::upload::Upload;
 
 /// A request's body.
 #[derive(Debug)]
@@ -114,13 +60,16 @@ impl Body for RequestBody {
         let (Some(inner), Some(upload)) = (&mut this.inner, &this.upload) else {
             return Poll::Ready(None);
         };
-        upload.touched.set(true);
+        upload.touch();
         let polled = Pin::new(inner).poll_frame(context);
-        if let Poll::Ready(frame) = &polled {
-            upload.moved.set(Instant::now());
-            upload.failed.set(matches!(frame, Some(Err(_))));
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                upload.came(frame.data_ref().map_or(0, Bytes::len), Instant::now());
+            }
+            Poll::Ready(Some(Err(_))) => upload.fail(),
+            Poll::Ready(None) => upload.came(0, Instant::now()),
+            Poll::Pending => upload.waits(Instant::now()),
         }
-        upload.waits_for_client.set(polled.is_pending());
         polled
     }
 

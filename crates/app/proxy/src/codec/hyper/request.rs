@@ -1,0 +1,242 @@
+//! One request in hyper's types: checked, decided about, its answer passed on.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::net::TcpStream;
+
+use super::body::{Passed, RequestBody, ResponseBody};
+use super::connection::Activity;
+use super::link::{Lease, Link};
+use super::tunnel;
+use crate::counters::Outcome;
+use crate::exchange::{Asked, Exchange, Failure, Sent, is_idempotent};
+use crate::headers;
+use crate::pool::Pool;
+use crate::service::{Answered, Entry, Refusal, decide, failed, outcome_of};
+use crate::upload::within;
+use crate::worker::Worker;
+
+/// Answers one request; every way out of here is a response.
+pub(crate) async fn answer(
+    worker: Rc<Worker>,
+    entry: Entry,
+    busy: Activity,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let host = match target(&request, &entry) {
+        Ok(host) => host,
+        Err(refusal) => {
+            worker.shared.refused(worker.index);
+            return refused(&refusal, busy);
+        }
+    };
+    let (mut request, client) = Asking::new(request, entry.client.ip(), host);
+    match decide(&worker, &entry, &mut request).await {
+        Ok(answered) => respond(&worker, answered, client, busy),
+        Err(refusal) => refused(&refusal, busy),
+    }
+}
+
+/// Checks what the codec does not, and tells the host the client asks for.
+fn target(request: &Request<Incoming>, entry: &Entry) -> Result<HeaderValue, Refusal> {
+    let bad = |reason| Refusal::bad(StatusCode::BAD_REQUEST, reason);
+    if request.method() == Method::CONNECT {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        return Err(Refusal::bad(status, "CONNECT is not offered here"));
+    }
+    if !headers::has_plain_framing(request.headers()) {
+        let reason = "no transfer coding but chunked is offered here";
+        return Err(Refusal::bad(StatusCode::NOT_IMPLEMENTED, reason));
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(bad("more than one Host header")),
+        (Some(host), None) => host.clone(),
+        (None, _) if request.version() == Version::HTTP_10 => {
+            HeaderValue::try_from(entry.listen.to_string()).map_err(|_| bad("no Host header"))?
+        }
+        (None, _) => return Err(bad("no Host header")),
+    };
+    // An absolute target overrides the header (RFC 9112, 3.2.2).
+    let named = request.uri().authority().map(Authority::as_str);
+    if named.is_some_and(|name| name.contains('@')) || !headers::is_host(host.as_bytes()) {
+        return Err(bad("the Host header is not a host"));
+    }
+    match named.map(HeaderValue::try_from) {
+        Some(Ok(name)) => Ok(name),
+        Some(Err(_)) | None => Ok(host),
+    }
+}
+
+/// A request on its way to an instance.
+struct Asking {
+    host: HeaderValue,
+    path: Uri,
+    repeatable: bool,
+    /// Gone while it is being sent.
+    request: Option<Request<RequestBody>>,
+}
+
+impl Asking {
+    /// The request as the instance gets it, and the client's end of an upgrade it asks for.
+    fn new(
+        mut request: Request<Incoming>,
+        client: IpAddr,
+        host: HeaderValue,
+    ) -> (Self, Option<OnUpgrade>) {
+        let wanted = headers::upgrade_wanted(request.headers());
+        let wanted = wanted.filter(|_| hyper::body::Body::is_end_stream(request.body()));
+        let upgrade = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        let body = RequestBody::new(body);
+        let repeatable = is_idempotent(&parts.method) && body.upload().is_none();
+        let chunked = body.is_chunked();
+        let mut prepared = Request::new(body);
+        *prepared.method_mut() = parts.method;
+        *prepared.uri_mut() = origin_form(parts.uri.clone());
+        *prepared.headers_mut() = parts.headers;
+        headers::to_instance(prepared.headers_mut(), client, &host, chunked);
+        if let Some(protocol) = wanted {
+            headers::upgrade(prepared.headers_mut(), protocol);
+        }
+        (Self { host, path: parts.uri, repeatable, request: Some(prepared) }, upgrade)
+    }
+}
+
+impl Exchange for Asking {
+    type Link = Link;
+    type Answer = (Response<Incoming>, Link);
+
+    fn asked(&self) -> Asked<'_> {
+        Asked { host: self.host.to_str().unwrap_or_default(), path: self.path.path() }
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    fn pool(worker: &Worker) -> &Pool<Link> {
+        &worker.hyper_pool
+    }
+
+    async fn open(stream: TcpStream) -> Option<Link> {
+        Link::open(stream).await
+    }
+
+    async fn send(&mut self, mut link: Link, timeout: Duration, again: bool) -> Sent<Self::Answer> {
+        let Some(request) = self.request.take() else { return Sent::Garbled };
+        let upload = request.body().upload();
+        let spare = again.then(|| Spare::of(&request));
+        link.watch.take_heard();
+        let sending = link.sender.try_send_request(request);
+        let mut error = match within(sending, upload.as_deref(), timeout).await {
+            Ok(Ok(response)) => return Sent::Answered((response, link)),
+            Ok(Err(error)) => error,
+            Err(late) => return Sent::Late(late),
+        };
+        if upload.as_ref().is_some_and(|upload| upload.failed()) {
+            return Sent::ClientGone;
+        }
+        if let Some(unsent) = error.take_message()
+            && !upload.is_some_and(|upload| upload.touched())
+        {
+            self.request = Some(unsent);
+            return Sent::Unsent;
+        }
+        self.request = spare.map(Spare::request);
+        if link.watch.take_heard() { Sent::Garbled } else { Sent::Silent }
+    }
+}
+
+/// A copy of a request without a body, in case it has to be sent again.
+struct Spare {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Spare {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        Self { method, uri, headers: request.headers().clone() }
+    }
+
+    fn request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// Path and query only; an absolute target keeps its path.
+fn origin_form(uri: Uri) -> Uri {
+    if uri.authority().is_none() {
+        return uri;
+    }
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    Uri::try_from(path).unwrap_or_else(|_| Uri::from_static("/"))
+}
+
+/// What the client gets of a version's answer.
+fn respond(
+    worker: &Rc<Worker>,
+    answered: Answered<(Response<Incoming>, Link)>,
+    client: Option<OnUpgrade>,
+    busy: Activity,
+) -> Response<ResponseBody> {
+    let Answered { mut ticket, visit, answer: (mut response, link) } = answered;
+    let keep_alive = headers::keep_alive_seconds(response.headers()).map(Duration::from_secs);
+    let lease = Lease { link, visit, worker: Rc::clone(worker), keep_alive };
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    match client {
+        _ if !headers::has_plain_framing(response.headers()) => {}
+        None if switches => {}
+        Some(client) if switches => {
+            ticket.settle(Outcome::Answered(0));
+            tunnel::start(client, &mut response, ticket, lease);
+            return switched(response, busy);
+        }
+        Some(_) | None => {
+            let outcome = outcome_of(response.status().as_u16());
+            let (mut parts, body) = response.into_parts();
+            parts.version = Version::HTTP_11;
+            headers::to_client(&mut parts.headers);
+            let passed = Passed::new(body, ticket, outcome, lease);
+            return Response::from_parts(parts, ResponseBody::passed(passed, busy));
+        }
+    }
+    refused(&failed(Failure::Version(Outcome::Broken), ticket), busy)
+}
+
+/// The 101 that opens a tunnel.
+fn switched(response: Response<Incoming>, busy: Activity) -> Response<ResponseBody> {
+    let protocol = response.headers().get(http::header::UPGRADE).cloned();
+    let (mut parts, _) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    headers::to_client(&mut parts.headers);
+    if let Some(protocol) = protocol {
+        headers::upgrade(&mut parts.headers, protocol);
+    }
+    Response::from_parts(parts, ResponseBody::own("", busy))
+}
+
+/// A response of our own: says that it is Switchback's, and why.
+fn refused(refusal: &Refusal, busy: Activity) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::own(refusal.text(), busy));
+    *response.status_mut() = refusal.status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    if refusal.close {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

@@ -1,0 +1,288 @@
+//! One request in flight, up to the head of its answer: the upload goes up while the answer is
+//! waited for, and a client that leaves is noticed.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::chunked::Malformed;
+use super::head::Head;
+use super::inbound::Body;
+use super::link::Link;
+use super::outbound::Framing;
+use super::response::{self, Client, Response};
+use super::scratch::Scratch;
+use crate::exchange::{Asked, Exchange, Sent};
+use crate::limits::INTERIM_RESPONSES_MAX;
+use crate::pool::Pool;
+use crate::service::Entry;
+use crate::upload::{Upload, within};
+use crate::worker::Worker;
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Flight<'c> {
+    pub(super) worker: &'c Rc<Worker>,
+    pub(super) client: &'c mut TcpStream,
+    pub(super) scratch: &'c mut Scratch,
+    pub(super) head: Head,
+    /// Where the head lies in the client's input.
+    head_at: usize,
+    /// The host for clients that name none.
+    host: Option<String>,
+    upload: Option<Rc<Upload>>,
+    /// The whole request has been written.
+    pub(super) is_sent: bool,
+    /// The instance does not take the rest of it.
+    is_deaf: bool,
+    interims: usize,
+}
+
+/// The head of an answer, and where its body comes from.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) link: Link,
+    pub(super) response: Response,
+}
+
+impl<'c> Flight<'c> {
+    /// A request whose head was read into `scratch.client` and written to `scratch.request`.
+    pub(super) fn new(
+        worker: &'c Rc<Worker>,
+        client: &'c mut TcpStream,
+        scratch: &'c mut Scratch,
+        entry: &Entry,
+        mut head: Head,
+    ) -> Result<Self, Malformed> {
+        let head_at = scratch.client.raw_start();
+        let body = std::mem::replace(&mut head.body, Body::Ended);
+        let chunked = matches!(body, Body::Chunked(_));
+        let upload = (!body.has_ended()).then(Upload::new);
+        scratch.request.set_framing(if chunked { Framing::Chunked } else { Framing::Plain });
+        scratch.client.begin(head.bytes, body);
+        // What came with the head leaves with it.
+        scratch.client.decode()?;
+        scratch.request.frame(&mut scratch.client)?;
+        let host = head.host.is_none().then(|| entry.listen.to_string());
+        let (is_sent, is_deaf, interims) = (false, false, 0);
+        Ok(Self {
+            worker,
+            client,
+            scratch,
+            head,
+            head_at,
+            host,
+            upload,
+            is_sent,
+            is_deaf,
+            interims,
+        })
+    }
+
+    /// What shapes the answer.
+    pub(super) fn facts(&self) -> Client {
+        Client {
+            is_old: self.head.is_old,
+            is_head: self.head.has_bodiless_answer,
+            wants_upgrade: self.head.wants_upgrade,
+            keeps_alive: self.head.keeps_alive && self.is_sent && !self.worker.roster.is_stopping(),
+        }
+    }
+
+    fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        instance: &mut TcpStream,
+    ) -> Poll<Result<Response, Sent<Answer>>> {
+        if let Err(sent) = self.poll_upload(context, instance) {
+            return Poll::Ready(Err(sent));
+        }
+        if let Poll::Ready(answer) = self.poll_answer(context, instance) {
+            return Poll::Ready(answer);
+        }
+        match self.poll_client(context) {
+            Ok(()) => Poll::Pending,
+            Err(ClientGone) => Poll::Ready(Err(Sent::ClientGone)),
+        }
+    }
+
+    /// Moves as much of the request as both sides let.
+    fn poll_upload(
+        &mut self,
+        context: &mut Context<'_>,
+        instance: &mut TcpStream,
+    ) -> Result<(), Sent<Answer>> {
+        while !self.is_sent && !self.is_deaf {
+            let Scratch { client, request, .. } = &mut *self.scratch;
+            match request.poll_write(context, instance, client) {
+                Poll::Ready(Ok(())) if request.has_ended() => self.is_sent = true,
+                Poll::Ready(Ok(())) => {
+                    if self.poll_body(context)?.is_pending() {
+                        break;
+                    }
+                }
+                Poll::Ready(Err(_)) if !request.has_begun() => return Err(Sent::Unsent),
+                // It may have answered before it stopped listening.
+                Poll::Ready(Err(_)) => self.is_deaf = true,
+                Poll::Pending => {
+                    if let Some(upload) = &self.upload {
+                        upload.held_up(Instant::now());
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next part of the client's body.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, Sent<Answer>> {
+        let Some(upload) = &self.upload else { return Ok(Poll::Ready(())) };
+        let Scratch { client, request, response, .. } = &mut *self.scratch;
+        match client.poll_more(context, self.client, &self.worker.scratches) {
+            Poll::Ready(Ok(count)) => {
+                upload.came(count, Instant::now());
+                let framed = request.frame(client);
+                framed.map(Poll::Ready).map_err(|Malformed| Sent::ClientGone)
+            }
+            Poll::Ready(Err(Malformed)) => Err(Sent::ClientGone),
+            Poll::Pending => {
+                upload.waits(Instant::now());
+                if std::mem::take(&mut self.head.expects_continue) {
+                    response.head().extend_from_slice(CONTINUE);
+                }
+                Ok(Poll::Pending)
+            }
+        }
+    }
+
+    fn poll_answer(
+        &mut self,
+        context: &mut Context<'_>,
+        instance: &mut TcpStream,
+    ) -> Poll<Result<Response, Sent<Answer>>> {
+        let facts = self.facts();
+        loop {
+            self.scratch.instance.make_room(&self.worker.scratches);
+            let Scratch { instance: inbound, response: outbound, .. } = &mut *self.scratch;
+            match inbound.poll_fill(context, instance) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(_) | Err(_)) => {
+                    let silent = inbound.raw().is_empty() && self.interims == 0;
+                    return Poll::Ready(Err(if silent { Sent::Silent } else { Sent::Garbled }));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            while let Some(head) = match response::read(inbound.raw(), facts, outbound.head()) {
+                Ok(head) => head,
+                Err(Malformed) => return Poll::Ready(Err(Sent::Garbled)),
+            } {
+                if !head.is_interim() {
+                    return Poll::Ready(Ok(head));
+                }
+                inbound.begin(head.bytes, Body::Ended);
+                self.interims += 1;
+                if self.interims > INTERIM_RESPONSES_MAX {
+                    return Poll::Ready(Err(Sent::Garbled));
+                }
+            }
+            if !inbound.has_room() && inbound.raw().len() >= crate::limits::BUFFER_BYTES_MAX {
+                return Poll::Ready(Err(Sent::Garbled));
+            }
+        }
+    }
+
+    /// Writes interim responses, and notices when the client has left.
+    fn poll_client(&mut self, context: &mut Context<'_>) -> Result<(), ClientGone> {
+        let Scratch { response, instance, .. } = &mut *self.scratch;
+        if !response.rest().is_empty()
+            && let Poll::Ready(Err(_)) = response.poll_write(context, self.client, instance)
+        {
+            return Err(ClientGone);
+        }
+        self.watch(context)
+    }
+
+    /// Notices when a client that has sent its request leaves. What else comes is the start of its
+    /// next request, which has to wait.
+    fn watch(&mut self, context: &mut Context<'_>) -> Result<(), ClientGone> {
+        let client = &mut self.scratch.client;
+        while self.is_sent && client.has_room() {
+            match client.poll_fill(context, self.client) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(_) | Err(_)) => return Err(ClientGone),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// While the answer is passed on: the rest of the request, and whether anybody wants it.
+    pub(super) fn poll_aside(
+        &mut self,
+        context: &mut Context<'_>,
+        instance: Option<&mut TcpStream>,
+    ) -> Result<(), ClientGone> {
+        if let Some(instance) = instance
+            && !self.is_sent
+        {
+            match self.poll_upload(context, instance) {
+                Ok(()) => {}
+                Err(Sent::ClientGone) => return Err(ClientGone),
+                Err(_) => self.is_deaf = true,
+            }
+        }
+        self.watch(context)
+    }
+}
+
+/// Nobody is there to be answered.
+#[derive(Debug)]
+pub(super) struct ClientGone;
+
+impl Exchange for Flight<'_> {
+    type Link = Link;
+    type Answer = Answer;
+
+    fn asked(&self) -> Asked<'_> {
+        let text = |part| {
+            std::str::from_utf8(self.scratch.client.part(self.head_at, part)).unwrap_or_default()
+        };
+        let host = match (&self.head.host, &self.host) {
+            (Some(host), _) => text(host),
+            (None, host) => host.as_deref().unwrap_or_default(),
+        };
+        Asked { host, path: text(&self.head.path) }
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.head.is_repeatable
+    }
+
+    fn pool(worker: &Worker) -> &Pool<Link> {
+        &worker.own_pool
+    }
+
+    async fn open(stream: TcpStream) -> Option<Link> {
+        Some(Link::new(stream))
+    }
+
+    async fn send(&mut self, mut link: Link, timeout: Duration, _again: bool) -> Sent<Answer> {
+        self.scratch.instance.reset(&self.worker.scratches);
+        self.scratch.request.rewind();
+        (self.is_sent, self.is_deaf) = (false, false);
+        let upload = self.upload.clone();
+        let sending = poll_fn(|context| self.poll_send(context, &mut link.stream));
+        match within(sending, upload.as_deref(), timeout).await {
+            Ok(Ok(response)) => Sent::Answered(Answer { link, response }),
+            Ok(Err(sent)) => sent,
+            Err(late) => Sent::Late(late),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Every connection of a worker by what its clock is: one pass a second instead of a timer each.
+//!
+//! A slot is 32 bytes; a timer would be several times that, and cost two queue operations per
+//! request. Limits are kept to the second.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::limits::{HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX};
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// There is none.
+    Nothing,
+    /// It waits for the first byte of a request.
+    Resting,
+    /// It waits for the rest of a head.
+    Reading,
+    /// A request is in flight.
+    Busy,
+}
+
+#[derive(Debug)]
+struct Slot {
+    doing: Doing,
+    /// In ticks.
+    since: u32,
+    /// Its time is over.
+    told: bool,
+    waker: Option<Waker>,
+}
+
+/// One worker's connections.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    slots: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<usize>>,
+    ticks: Cell<u32>,
+    stopping: Cell<bool>,
+}
+
+impl Roster {
+    /// To be called once a second: tells connections whose time is over.
+    pub(crate) fn tick(&self) {
+        let now = self.ticks.get().wrapping_add(1);
+        self.ticks.set(now);
+        self.tell(|slot| {
+            let limit = match slot.doing {
+                Doing::Nothing | Doing::Busy => return false,
+                Doing::Resting => KEEP_ALIVE_IDLE_MAX,
+                Doing::Reading => HEADER_READ_MAX,
+            };
+            Duration::from_secs(now.wrapping_sub(slot.since).into()) > limit
+        });
+    }
+
+    /// From now on no connection rests.
+    pub(crate) fn stop(&self) {
+        self.stopping.set(true);
+        self.tell(|slot| slot.doing == Doing::Resting);
+    }
+
+    /// Whether the next response is a connection's last.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    fn tell(&self, is_over: impl Fn(&Slot) -> bool) {
+        for slot in self.slots.borrow_mut().iter_mut().filter(|slot| is_over(slot)) {
+            slot.told = true;
+            if let Some(waker) = &slot.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+/// One connection's slot, free again when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    roster: Rc<Roster>,
+    index: usize,
+}
+
+impl Seat {
+    pub(super) fn take(roster: &Rc<Roster>) -> Self {
+        let since = roster.ticks.get();
+        let slot = Slot { doing: Doing::Resting, since, told: false, waker: None };
+        let mut slots = roster.slots.borrow_mut();
+        let index = if let Some(index) = roster.free.borrow_mut().pop() {
+            slots[index] = slot;
+            index
+        } else {
+            slots.push(slot);
+            slots.len() - 1
+        };
+        drop(slots);
+        Self { roster: Rc::clone(roster), index }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Slot) -> T) -> T {
+        change(&mut self.roster.slots.borrow_mut()[self.index])
+    }
+
+    fn set(&self, doing: Doing) {
+        let since = self.roster.ticks.get();
+        self.with(|slot| {
+            (slot.doing, slot.since, slot.told) = (doing, since, false);
+        });
+    }
+
+    /// The head of a request has begun.
+    pub(super) fn reads(&self) {
+        self.set(Doing::Reading);
+    }
+
+    /// A request is in flight.
+    pub(super) fn is_busy(&self) {
+        self.set(Doing::Busy);
+    }
+
+    /// The request has ended.
+    pub(super) fn rests(&self) {
+        self.set(Doing::Resting);
+        if self.roster.is_stopping() {
+            self.with(|slot| slot.told = true);
+        }
+    }
+
+    /// Whether its time is over; if not, the task is woken when it is.
+    pub(super) fn is_told(&self, context: &Context<'_>) -> bool {
+        self.with(|slot| {
+            match &slot.waker {
+                Some(waker) if waker.will_wake(context.waker()) => {}
+                Some(_) | None => slot.waker = Some(context.waker().clone()),
+            }
+            slot.told
+        })
+    }
+
+    /// Waits for something to read; `false` when it has rested too long.
+    pub(super) async fn rest(&self, stream: &TcpStream) -> bool {
+        poll_fn(|context| match stream.poll_read_ready(context) {
+            // A client that spoke in the last moment is heard.
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if self.is_told(context) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.with(|slot| {
+            slot.doing = Doing::Nothing;
+            slot.waker = None;
+        });
+        self.roster.free.borrow_mut().push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    fn wait(seat: &Seat) -> bool {
+        seat.is_told(&Context::from_waker(Waker::noop()))
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_connection_that_rests_too_long_ends_and_one_that_is_busy_does_not() {
+        let (roster, (_client, stream)) = (Rc::new(Roster::default()), pair().await);
+        let (resting, busy) = (Seat::take(&roster), Seat::take(&roster));
+        busy.is_busy();
+        // A new stream may be taken for readable until it was tried.
+        assert!(stream.try_read(&mut [0]).is_err());
+        let ticking = async {
+            for _ in 0..=KEEP_ALIVE_IDLE_MAX.as_secs() {
+                assert!(!wait(&resting));
+                tokio::task::yield_now().await;
+                roster.tick();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            heard = resting.rest(&stream) => assert!(!heard),
+            () = ticking => {}
+        }
+        assert!(!wait(&busy));
+    }
+
+    #[test]
+    fn a_head_has_its_own_time_and_a_stop_ends_what_rests() {
+        let roster = Rc::new(Roster::default());
+        let (reading, resting) = (Seat::take(&roster), Seat::take(&roster));
+        reading.reads();
+        for _ in 0..HEADER_READ_MAX.as_secs() {
+            roster.tick();
+        }
+        assert!(!wait(&reading));
+        roster.tick();
+        assert!(wait(&reading) && !wait(&resting));
+        reading.is_busy();
+        roster.stop();
+        assert!(!wait(&reading) && wait(&resting) && roster.is_stopping());
+        reading.rests();
+        assert!(wait(&reading));
+        drop((reading, resting));
+        assert_eq!(roster.free.borrow().len(), 2);
+        assert!(!wait(&Seat::take(&roster)), "a slot forgets who had it");
+    }
+}

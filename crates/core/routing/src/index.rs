@@ -1,0 +1,149 @@
+//! Rules by host and path, arranged so that a request meets few of them, and the first that
+//! fits is the right one. What is right stands in the documentation of [`crate::Router`].
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use crate::RequestView;
+use crate::check::is_below;
+use crate::condition::{All, hold};
+use crate::pattern::Pattern;
+
+/// The paths of a rule, its route's prefix taken into account.
+#[derive(Debug, Clone)]
+pub(crate) enum Paths {
+    Exact(String),
+    /// Without closing slashes.
+    Prefix(String),
+    /// Below a prefix without closing slashes.
+    Regex {
+        pattern: Pattern,
+        length: usize,
+        below: String,
+    },
+}
+
+/// The rules of one address.
+#[derive(Debug, Default)]
+pub(crate) struct Hosts {
+    exact: HashMap<Box<str>, Rules>,
+    /// By what follows `*.`.
+    wildcard: HashMap<Box<str>, Rules>,
+    any: Rules,
+}
+
+impl Hosts {
+    /// The rules for a host as configured; `None` is any.
+    pub(crate) fn of(&mut self, host: Option<&str>) -> &mut Rules {
+        match host.map(|host| (host, host.strip_prefix("*."))) {
+            Some((_, Some(rest))) => self.wildcard.entry(rest.into()).or_default(),
+            Some((host, None)) => self.exact.entry(host.into()).or_default(),
+            None => &mut self.any,
+        }
+    }
+
+    /// The entry for a request with this host, in lower case and without port.
+    pub(crate) fn find(&self, host: &str, request: &RequestView<'_>) -> Option<usize> {
+        let exact = || self.exact.get(host)?.find(request);
+        let wildcard = || {
+            let rest = host.split_once('.').filter(|_| !self.wildcard.is_empty())?.1;
+            self.wildcard.get(rest)?.find(request)
+        };
+        exact().or_else(wildcard).or_else(|| self.any.find(request))
+    }
+}
+
+/// The rules of one host.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    exact: HashMap<Box<str>, Bucket>,
+    /// The longest first.
+    patterns: Vec<PatternRule>,
+    prefix: HashMap<Box<str>, Bucket>,
+    /// Most segments any prefix has, and most bytes: bound the work whatever path a client sends.
+    depth_max: usize,
+    length_max: usize,
+}
+
+/// Rules that take the same paths, those with most conditions first.
+type Bucket = Vec<Rule>;
+
+#[derive(Debug)]
+struct Rule {
+    entry: usize,
+    conditions: All,
+}
+
+#[derive(Debug)]
+struct PatternRule {
+    pattern: Pattern,
+    length: usize,
+    below: Box<str>,
+    rule: Rule,
+}
+
+impl Rule {
+    fn takes(&self, request: &RequestView<'_>) -> bool {
+        hold(self.conditions.as_deref(), request)
+    }
+
+    /// Less is asked earlier.
+    fn rank(&self) -> Reverse<usize> {
+        Reverse(self.conditions.as_ref().map_or(0, |all| all.len()))
+    }
+}
+
+impl Rules {
+    /// Adds a rule behind all that were added before and are as narrow.
+    pub(crate) fn insert(&mut self, paths: Paths, conditions: All, entry: usize) {
+        let rule = Rule { entry, conditions };
+        let bucket = match paths {
+            Paths::Exact(path) => self.exact.entry(path.into()).or_default(),
+            Paths::Prefix(prefix) => {
+                self.depth_max = self.depth_max.max(prefix.matches('/').count());
+                self.length_max = self.length_max.max(prefix.len());
+                self.prefix.entry(prefix.into()).or_default()
+            }
+            Paths::Regex { pattern, length, below } => {
+                let rank = (Reverse(length), rule.rank());
+                let at = self
+                    .patterns
+                    .partition_point(|other| (Reverse(other.length), other.rule.rank()) <= rank);
+                let rule = PatternRule { pattern, length, below: below.into(), rule };
+                return self.patterns.insert(at, rule);
+            }
+        };
+        let at = bucket.partition_point(|other| other.rank() <= rule.rank());
+        bucket.insert(at, rule);
+    }
+
+    fn find(&self, request: &RequestView<'_>) -> Option<usize> {
+        let first =
+            |bucket: &Bucket| bucket.iter().find(|rule| rule.takes(request)).map(|rule| rule.entry);
+        let path = request.path;
+        if !self.exact.is_empty()
+            && let Some(entry) = self.exact.get(path).and_then(first)
+        {
+            return Some(entry);
+        }
+        let fits = |found: &&PatternRule| {
+            is_below(path, &found.below)
+                && found.pattern.is_match(path.as_bytes())
+                && found.rule.takes(request)
+        };
+        if let Some(found) = self.patterns.iter().find(fits) {
+            return Some(found.rule.entry);
+        }
+        self.prefixes_of(path).find_map(|prefix| self.prefix.get(prefix).and_then(first))
+    }
+
+    /// What a path may lie below, the longest first: every beginning of it that ends where a
+    /// segment ends and is not longer than the longest prefix there is.
+    fn prefixes_of<'p>(&self, path: &'p str) -> impl Iterator<Item = &'p str> + use<'p> {
+        let (depth_max, length_max) = (self.depth_max, self.length_max);
+        let end = path.match_indices('/').nth(depth_max).map_or(path.len(), |(at, _)| at);
+        let shorter = |prefix: &&'p str| prefix.rfind('/').map(|end| &prefix[..end]);
+        std::iter::successors(Some(&path[..end]), shorter)
+            .skip_while(move |prefix| prefix.len() > length_max)
+    }
+}
