@@ -12,6 +12,7 @@ mod faults;
 mod printed;
 mod process;
 mod recipe;
+mod rollback;
 mod running;
 mod site;
 mod versions;
