@@ -14,7 +14,7 @@ use switchback_runtime::{Limits, Options, ProcessRuntime};
 use tempfile::TempDir;
 
 /// How long anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn generation(counter: u64) -> Generation {
     Generation { epoch: Epoch(1), counter }
