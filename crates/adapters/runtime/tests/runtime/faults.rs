@@ -193,8 +193,9 @@ async fn a_stranger_with_the_id_of_a_dead_shim_is_left_alone() {
     let mut state = world.state(&spec.id);
     send(world.shim(&spec.id), Signal::KILL);
     world.wait(&spec, is_lost).await;
-    // sleep: processes are told apart by when they started, in ticks of 10 ms; a process id is not
-    // used again within one, but this test would be that quick.
+    // Processes are told apart by when they started, in ticks of 10 ms. A process id is not used
+    // again within one, but this test would be that quick.
+    // sleep: a tick has to pass.
     tokio::time::sleep(Duration::from_millis(30)).await;
     // The leader of a session, as the shim was, with a child.
     let mut stranger = Family(
