@@ -1,7 +1,6 @@
 //! One try of a probe: ask an instance over HTTP or TCP, or run a command beside it. Not here:
 //! how often, and how many tries count.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use switchback_domain::InstanceId;
 use switchback_domain::probe::{Probe, ProbeAction, ProbeResult};
 use switchback_domain::time::humane;
+use switchback_domain::with_causes;
 use switchback_ports::{Prober, Runtime};
 use tokio::net::TcpStream;
 
@@ -138,17 +138,6 @@ async fn read(response: Response<Incoming>) -> Result<Answer, String> {
 
 fn not_http(error: &hyper::Error) -> String {
     format!("no valid HTTP answer: {}", with_causes(error))
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a String does not fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// 200 to 399 passes, unless a JSON body says that the service is not well.

@@ -10,7 +10,7 @@ use switchback_api::{Problem, code};
 use switchback_control::{Error, Neighbours, Options};
 use switchback_dataplane::ProxyDataPlane;
 use switchback_demo::service::ServiceOptions;
-use switchback_domain::EnvironmentName;
+use switchback_domain::{EnvironmentName, with_causes};
 use switchback_ports::journal;
 use switchback_runtime::{
     InstanceProber, ProcessRuntime, SHIM_EXEC_SUBCOMMAND, SHIM_SUBCOMMAND, shim_exec_main,
@@ -89,11 +89,6 @@ fn problem(error: &Error) -> Problem {
         Error::Journal { source: journal::Error::Failed { .. }, .. } => code::JOURNAL_IO,
     };
     kind.problem(with_causes(error))
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn internal(error: &dyn std::error::Error) -> Problem {

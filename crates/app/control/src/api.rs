@@ -124,7 +124,7 @@ async fn ledger(State(handle): State<Handle>) -> Result<Response, Refusal> {
     let data_plane = handle.ask(|driver| driver.links.data_plane.clone()).await;
     let report = data_plane.ok_or_else(ending)?.report().await.map_err(|error| {
         code::DATA_PLANE_SILENT
-            .problem(crate::driver::with_causes(&error))
+            .problem(switchback_domain::with_causes(&error))
             .hint("it is started again within a moment; `switchback status` shows it")
     })?;
     Ok(Json(views::ledger(&report)).into_response())

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchback_domain::probe::ProbeResult;
-use switchback_domain::{Epoch, Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp};
+use switchback_domain::{
+    Epoch, Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp, with_causes,
+};
 use switchback_engine::{EventKind, RolloutId};
 use switchback_ports::data_plane::{self, Report};
 use switchback_ports::runtime::{self, Instance, Usage};
@@ -388,12 +390,6 @@ fn last_line(text: &str) -> String {
     let shown: String = line.chars().take(LENGTH_MAX).collect();
     let more = if shown.len() < line.len() { " ..." } else { "" };
     ending.map_or_else(String::new, |ending| format!("{ending}: ")) + &shown + more
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! What goes wrong, in the API's form.
 
 use switchback_api::{Problem, code};
+use switchback_domain::with_causes;
 use switchback_engine::Rejection;
 use switchback_ports::journal;
 
 use crate::book::ApplyError;
-use crate::driver::with_causes;
 
 /// The journal does not take anything.
 pub(crate) fn journal(error: &journal::Error) -> Problem {

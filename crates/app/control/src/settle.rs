@@ -194,7 +194,7 @@ impl Driver {
         let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
         self.starts.spawn(async move {
             let result = runtime.ensure_running(&spec, generation).await;
-            let result = result.map_err(|error| crate::driver::with_causes(&error));
+            let result = result.map_err(|error| switchback_domain::with_causes(&error));
             handle.send(Message::Started(spec.id, result)).await;
         });
     }

@@ -144,7 +144,7 @@ pub(crate) async fn execute(
 ) -> ProbeResult {
     match runtime.execute(id, argv, timeout).await {
         Ok(result) => result,
-        Err(error) => ProbeResult { passed: false, detail: crate::driver::with_causes(&error) },
+        Err(error) => ProbeResult { passed: false, detail: switchback_domain::with_causes(&error) },
     }
 }
 

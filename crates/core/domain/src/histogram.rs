@@ -32,10 +32,37 @@ pub const fn upper_bound(bucket: usize) -> u64 {
     (((bucket & ((1 << SUB_BITS) - 1)) + (1 << SUB_BITS) + 1) << shift) - 1
 }
 
-/// Counts per bucket, stored sparsely: (bucket, count), ascending by bucket.
+/// Counts per bucket, stored sparsely: (bucket, count), ascending by bucket. Stored ones that name
+/// a bucket there is not, or not in this order, are refused when they are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
 pub struct Histogram(Vec<(u16, u64)>);
+
+/// These counts are no histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("latency bucket {bucket} is out of order or beyond the last one, {}", BUCKETS - 1)]
+pub struct BadBucket {
+    bucket: u16,
+}
+
+impl TryFrom<Vec<(u16, u64)>> for Histogram {
+    type Error = BadBucket;
+
+    fn try_from(counts: Vec<(u16, u64)>) -> Result<Self, BadBucket> {
+        let disorder = counts.windows(2).find(|pair| pair[0].0 >= pair[1].0).map(|pair| pair[1].0);
+        let beyond = counts.last().map(|last| last.0).filter(|last| usize::from(*last) >= BUCKETS);
+        match disorder.or(beyond) {
+            Some(bucket) => Err(BadBucket { bucket }),
+            None => Ok(Self(counts)),
+        }
+    }
+}
+
+impl From<Histogram> for Vec<(u16, u64)> {
+    fn from(histogram: Histogram) -> Self {
+        histogram.0
+    }
+}
 
 impl Histogram {
     /// Builds from a dense array of counts.
@@ -143,6 +170,19 @@ mod tests {
             previous = bucket;
         }
         assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn stored_counts_are_read_back_and_nonsense_is_refused() {
+        let read = |text: &str| serde_json::from_str::<Histogram>(text);
+        let good = read("[[3,2],[1727,1]]").unwrap();
+        assert_eq!(
+            (good.count(), serde_json::to_string(&good).unwrap().as_str()),
+            (3, "[[3,2],[1727,1]]")
+        );
+        for bad in ["[[1728,1]]", "[[3,1],[3,1]]", "[[4,1],[3,1]]", "[[1,-1]]"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

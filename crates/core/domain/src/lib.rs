@@ -2,6 +2,7 @@
 //!
 //! Pure values only: no clock, no files, no randomness. Every other crate speaks in these types.
 
+pub mod causes;
 pub mod generation;
 pub mod histogram;
 pub mod instance;
@@ -20,6 +21,7 @@ pub mod verdict;
 pub mod weight;
 pub mod workload;
 
+pub use causes::with_causes;
 pub use generation::{Epoch, Generation};
 pub use histogram::Histogram;
 pub use instance::{InstanceHealth, InstanceId, InstanceReport};
