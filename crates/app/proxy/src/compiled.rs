@@ -1,6 +1,6 @@
 //! A table ready to serve: the router, and for each version its counters and instances.
 //!
-//! Built and dropped on the control thread only; workers hold it through an `Arc`.
+//! Built and dropped away from the workers, who hold it through an `Arc`.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

@@ -14,8 +14,14 @@
 //! before any later acknowledgement. A repetition chooses from the newest table, or, when that no
 //! longer names the version, stays with the instance whose count it still holds up (`exchange`).
 //!
-//! Traffic goes first: a table that cannot be written to disk is served all the same, and the
-//! report carries a warning until a write succeeds.
+//! **Traffic goes first, the disk follows.** A table is swapped in, then written, and `publish`
+//! answers after both: whoever waits for the answer (to stop what the table leaves out) knows that
+//! a restart does not bring it back. A crash between the two leaves the older table on disk, and
+//! that is served after the restart until the control plane, which sees the new incarnation in the
+//! report, publishes again. So that the older table lets no former control plane back in, the first
+//! table of an epoch is written before it is served. Tables that come while one is being written
+//! are served at once, and only the newest of them is written. One that cannot be written is served
+//! all the same, and the report carries a warning until a write succeeds.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,8 +53,10 @@ pub(crate) struct Plane {
     acceptor: Acceptor,
     store: Store,
     state: RefCell<State>,
-    /// One table at a time.
+    /// One table at a time is put into force.
     publishing: tokio::sync::Mutex<()>,
+    /// One table at a time is written.
+    saving: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -56,8 +64,10 @@ struct State {
     registry: Registry,
     /// Every address the table names, and why it is not listened on.
     listeners: BTreeMap<SocketAddr, Option<String>>,
-    /// The table on disk is not the one in force.
+    /// The table on disk is not the one in force, and why.
     unsaved: Option<String>,
+    /// The newest table on disk.
+    saved: Generation,
     /// What was wrong with the table found at the start.
     set_aside: Option<String>,
     /// The newest table that every worker serves from.
@@ -78,6 +88,7 @@ impl Plane {
             registry: Registry::new(shared.workers()),
             listeners: BTreeMap::new(),
             unsaved: None,
+            saved: Generation::default(),
             set_aside: None,
             acknowledged: Generation::default(),
             stopping: false,
@@ -90,6 +101,7 @@ impl Plane {
             store,
             state: RefCell::new(state),
             publishing: tokio::sync::Mutex::new(()),
+            saving: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -116,7 +128,9 @@ impl Plane {
         };
         let addresses: Vec<_> = router.addresses().collect();
         // No request was taken yet, so nobody has to acknowledge.
-        self.state.borrow_mut().acknowledged = table.generation;
+        let mut state = self.state.borrow_mut();
+        (state.acknowledged, state.saved) = (table.generation, table.generation);
+        drop(state);
         self.swap(table, router);
         for address in addresses {
             self.try_listen(address);
@@ -125,6 +139,18 @@ impl Plane {
 
     /// Takes a table; see the port's `publish`.
     pub(crate) async fn publish(&self, table: Table) -> PublishAnswer {
+        let given = table.generation;
+        let answer = self.put_in_force(table).await;
+        match answer {
+            PublishAnswer::Serving { .. } | PublishAnswer::Unacknowledged { .. } => {
+                self.save(given).await;
+            }
+            PublishAnswer::Fenced { .. } | PublishAnswer::Refused { .. } => {}
+        }
+        answer
+    }
+
+    async fn put_in_force(&self, table: Table) -> PublishAnswer {
         let _one_at_a_time = self.publishing.lock().await;
         let current = self.shared.table.load_full();
         let (given, seen) = (table.generation, current.table.generation);
@@ -146,7 +172,10 @@ impl Plane {
             Ok(bound) => bound,
             Err(reason) => return PublishAnswer::Refused { reason },
         };
-        self.save(&table);
+        if given.epoch > seen.epoch {
+            let result = self.store.save(&table);
+            self.was_saved(given, result);
+        }
         self.swap(table, router);
         let answer = self.acknowledged(given).await;
         self.switch_listeners(bound);
@@ -179,12 +208,27 @@ impl Plane {
         Ok(bound)
     }
 
-    fn save(&self, table: &Table) {
-        let unsaved = self.store.save(table).err();
-        if let Some(reason) = &unsaved {
-            log::note(reason);
+    /// Writes the table in force to disk, unless one as new as `generation` is there already.
+    async fn save(&self, generation: Generation) {
+        let _one_at_a_time = self.saving.lock().await;
+        if self.state.borrow().saved >= generation {
+            return;
         }
-        self.state.borrow_mut().unsaved = unsaved;
+        let (store, current) = (self.store.clone(), self.shared.table.load_full());
+        let generation = current.table.generation;
+        // On a thread of its own: the disk may take its time, questions and tables may not.
+        let write = tokio::task::spawn_blocking(move || store.save(&current.table));
+        let result = write.await.unwrap_or_else(|error| Err(error.to_string()));
+        self.was_saved(generation, result);
+    }
+
+    fn was_saved(&self, generation: Generation, result: Result<(), String>) {
+        let mut state = self.state.borrow_mut();
+        state.unsaved = result.err();
+        match &state.unsaved {
+            Some(reason) => log::note(reason),
+            None => state.saved = generation,
+        }
     }
 
     fn swap(&self, table: Table, router: Router) {
@@ -353,6 +397,52 @@ mod tests {
         let answer = publishing.await;
         assert_eq!(answer, PublishAnswer::Serving { generation: table(1).generation });
         assert_eq!(plane.report().generation, table(1).generation);
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_table_is_in_force_before_it_is_on_disk_and_answered_after() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plane, mut inboxes) = plane(directory.path());
+        let mut follow = async || {
+            for inbox in &mut inboxes {
+                acknowledge(inbox).await;
+            }
+        };
+        let (first, ()) = tokio::join!(plane.publish(table(1)), follow());
+        assert_eq!(first, PublishAnswer::Serving { generation: table(1).generation });
+        // A disk that hangs: whoever opens the file to write waits for somebody who reads.
+        let hanging = directory.path().join("proxy-table.json.new");
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &hanging, kind, 0o600.into(), 0).unwrap();
+        let mut publishing = std::pin::pin!(async {
+            tokio::join!(plane.publish(table(2)), plane.publish(table(3)))
+        });
+        tokio::select! {
+            biased;
+            early = &mut publishing => panic!("answered before it was written: {early:?}"),
+            () = async { follow().await; follow().await } => {}
+        }
+        assert_eq!(plane.health().generation, table(3).generation, "in force all the same");
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+        let reader = rustix::fs::open(&hanging, flags, rustix::fs::Mode::empty()).unwrap();
+        std::fs::remove_file(&hanging).unwrap();
+        publishing.await;
+        drop(reader);
+        assert_eq!(Store::new(directory.path()).load(), Ok(Some(table(3))));
+        assert!(plane.report().warnings.is_empty());
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn the_first_table_of_an_epoch_is_on_disk_before_it_is_served() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plane, mut inboxes) = plane(directory.path());
+        let mut publishing = std::pin::pin!(plane.publish(table(1)));
+        tokio::select! {
+            biased;
+            early = &mut publishing => panic!("published too early: {early:?}"),
+            () = acknowledge(&mut inboxes[0]) => {}
+        }
+        assert_eq!(Store::new(directory.path()).load(), Ok(Some(table(1))));
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]

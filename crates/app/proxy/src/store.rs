@@ -9,7 +9,7 @@ use switchback_routing::Table;
 const FILE: &str = "proxy-table.json";
 
 /// Where the table lies.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Store {
     directory: PathBuf,
 }
