@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::Error;
 use crate::calls::DeployAnswer;
-use crate::driver::Handle;
+use crate::hands::Handle;
 use crate::lookups::Dossier;
 use crate::views::{self, parse_id};
 
@@ -121,8 +121,7 @@ async fn status(
 
 async fn ledger(State(handle): State<Handle>) -> Result<Response, Refusal> {
     // Asked for now: what was counted a moment ago would lack the newest requests.
-    let data_plane = handle.ask(|driver| driver.links.data_plane.clone()).await;
-    let report = data_plane.ok_or_else(ending)?.report().await.map_err(|error| {
+    let report = handle.links().data_plane.report().await.map_err(|error| {
         code::DATA_PLANE_SILENT
             .problem(switchback_domain::with_causes(&error))
             .hint("it is started again within a moment; `switchback status` shows it")
@@ -191,11 +190,10 @@ async fn detail(
     Segment(id): Segment<String>,
 ) -> Result<Response, Refusal> {
     let id = rollout_id(&id)?;
-    let ask = move |driver: &mut crate::driver::Driver| {
-        (driver.dossier(id), driver.links.runtime.clone())
-    };
-    let (dossier, runtime) = handle.ask(ask).await.ok_or_else(ending)?;
+    let ask = move |driver: &mut crate::driver::Driver| driver.dossier(id);
+    let dossier = handle.ask(ask).await.ok_or_else(ending)?;
     let Dossier { summary, plan, events, verdict, last_seen } = dossier?;
+    let runtime = &handle.links().runtime;
     let mut last_words = Vec::new();
     for seen in last_seen {
         let page = runtime.logs(&seen.id, LogQuery::Tail(LAST_LINES)).await.unwrap_or_default();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use switchback_api::RolloutEvent;
 use switchback_domain::{Epoch, ServiceKey, Timestamp};
-use switchback_engine::{Event, Note, NoteKind, Rejection, RolloutId, Service, step, violations};
+use switchback_engine::{
+    Event, Note, NoteKind, Rejection, RolloutId, Service, Transition, step, violations,
+};
 use switchback_ports::Journal;
 use switchback_ports::journal::{self, NewRecord, Record, Sequence};
 use tokio::sync::broadcast;
@@ -36,6 +38,9 @@ pub(crate) struct Line {
     pub(crate) event: RolloutEvent,
 }
 
+/// Is shown every event that was taken in: the state before it, the event, what follows from it.
+pub(crate) type Watcher = Box<dyn FnMut(&Service, &Event, &Transition, Timestamp) + Send>;
+
 /// All states, and the journal behind them.
 pub(crate) struct Book {
     journal: Box<dyn Journal>,
@@ -48,6 +53,7 @@ pub(crate) struct Book {
     degraded: Option<String>,
     lines: broadcast::Sender<Line>,
     violations: u64,
+    watcher: Option<Watcher>,
 }
 
 impl Book {
@@ -69,10 +75,16 @@ impl Book {
             degraded: None,
             lines: broadcast::channel(BACKLOG).0,
             violations: 0,
+            watcher: None,
         };
         let started = record::started(book.now(), &book.anchor);
         book.append(&[started], &[]).map_err(read)?;
         Ok(book)
+    }
+
+    /// Shows every event to `watcher` once it is written and before anything is done about it.
+    pub(crate) fn watch(&mut self, watcher: Watcher) {
+        self.watcher = Some(watcher);
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -159,6 +171,9 @@ impl Book {
         let sequence = self.append(&[record], &snapshots).map_err(ApplyError::Journal)?;
         let count = self.since_snapshot.entry(key.clone()).or_default();
         *count = if snapshots.is_empty() { *count + 1 } else { 0 };
+        if let Some(watcher) = &mut self.watcher {
+            watcher(&before, &event, &transition, now);
+        }
         self.violations += violations(&transition.service).len() as u64;
         self.services.insert(key.clone(), transition.service);
         self.announce(sequence, wall_ms, &consequences, event);

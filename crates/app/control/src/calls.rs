@@ -17,7 +17,8 @@ use switchback_routing::Route;
 
 use crate::book::ApplyError;
 use crate::configuration::policy;
-use crate::driver::{Driver, Message};
+use crate::driver::Driver;
+use crate::order::Order;
 use crate::problem::from_apply;
 use crate::{clock, table, views};
 
@@ -298,28 +299,9 @@ impl Driver {
     /// the next `up` brings it back.
     pub(crate) fn down(&mut self) {
         self.closing = true;
-        self.keep_data_plane.send_replace(false);
-        let mut starts = std::mem::take(&mut self.starts);
-        let known: Vec<_> = self.fleet.instances().cloned().collect();
+        let known = self.fleet.instances().cloned().collect();
         let generation = self.generation();
-        let (links, handle) = (self.links.clone(), self.handle.clone());
-        self.tasks.spawn(async move {
-            // A start that ends after the stops would leave an orphan.
-            while starts.join_next().await.is_some() {}
-            // Traffic first: what is on its way still has somebody to answer it.
-            let _ = links.supervision.stop().await;
-            let present = links.runtime.list().await.unwrap_or(known);
-            let ids = present.into_iter().map(|instance| instance.spec.id);
-            let mut stops = tokio::task::JoinSet::new();
-            for id in ids {
-                let runtime = links.runtime.clone();
-                stops.spawn(async move {
-                    let _ = runtime.ensure_stopped(&id, generation).await;
-                });
-            }
-            stops.join_all().await;
-            handle.send(Message::Down).await;
-        });
+        self.orders.push(Order::TakeDown { known, generation });
     }
 }
 

@@ -40,6 +40,11 @@ impl Settings {
         })
     }
 
+    /// Those of a control plane that nobody configures: the simulator's.
+    pub(crate) fn fixed(project: ProjectName, environment: EnvironmentName) -> Self {
+        Self { project, environment, config: PathBuf::new() }
+    }
+
     /// The services of an environment as they are configured now.
     pub(crate) fn services(
         &self,

@@ -1,8 +1,9 @@
-//! The one task that owns all state: takes messages in, settles what follows from them.
+//! All state of the control plane: takes messages in, decides what follows from them. What is to be
+//! done about it is left as orders, which `hands` carries out; nothing here waits, asks or sleeps.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use switchback_domain::probe::ProbeResult;
 use switchback_domain::{
@@ -13,22 +14,16 @@ use switchback_ports::data_plane::{self, Report};
 use switchback_ports::runtime::{self, Instance, Usage};
 use switchback_ports::{DataPlane, Prober, Runtime, Supervision, journal};
 use switchback_routing::Table;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
 use crate::book::Book;
+use crate::clock::Instant;
 use crate::configuration::Settings;
 use crate::fleet::Fleet;
 use crate::judging::{Tally, Trial};
+use crate::order::Order;
 use crate::traffic::{Publisher, Shifts};
 use crate::vitals::{Advice, ProbeRole};
-use crate::{Error, tasks};
 
-/// Messages that may wait; tasks that report wait for room.
-const MAILBOX: usize = 1024;
-/// Messages taken in before their consequences are settled: bursts settle once.
-const BURST: usize = 256;
 /// The longest time between two looks at everything, should nothing be reported.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -72,33 +67,6 @@ pub(crate) enum Message {
     Down,
 }
 
-/// Sends messages to the driver.
-#[derive(Clone)]
-pub(crate) struct Handle {
-    sender: mpsc::Sender<Message>,
-}
-
-impl Handle {
-    /// Has the driver do something and waits for what comes of it; `None` when it has ended.
-    pub(crate) async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut Driver) -> T + Send + 'static,
-    ) -> Option<T> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let ask: Ask = Box::new(move |driver| {
-            // The asker may have gone away; that is its business.
-            let _ = sender.send(question(driver));
-        });
-        self.sender.send(Message::Ask(ask)).await.ok()?;
-        receiver.await.ok()
-    }
-
-    /// Reports something; a driver that has ended does not mind.
-    pub(crate) async fn send(&self, message: Message) {
-        let _ = self.sender.send(message).await;
-    }
-}
-
 /// The newest report of the data plane.
 pub(crate) struct Heard {
     pub(crate) report: Report,
@@ -109,16 +77,8 @@ pub(crate) struct Heard {
 pub(crate) struct Driver {
     pub(crate) book: Book,
     pub(crate) settings: Settings,
-    pub(crate) links: Links,
-    pub(crate) handle: Handle,
-    receiver: mpsc::Receiver<Message>,
-    /// Tasks beside the driver; they end with it.
-    pub(crate) tasks: JoinSet<()>,
-    /// Those among them that may bring a process to life: `down` waits for them before it stops
-    /// what there is.
-    pub(crate) starts: JoinSet<()>,
-    /// Whether the data plane is to be kept running.
-    pub(crate) keep_data_plane: watch::Sender<bool>,
+    /// What is to be done and was not begun yet.
+    pub(crate) orders: Vec<Order>,
     pub(crate) fleet: Fleet,
     pub(crate) publisher: Publisher,
     pub(crate) heard: Option<Heard>,
@@ -134,23 +94,16 @@ pub(crate) struct Driver {
     pub(crate) journal_rests_until: Option<Instant>,
     pub(crate) fenced: bool,
     pub(crate) closing: bool,
-    closed: bool,
+    pub(crate) closed: bool,
 }
 
 impl Driver {
-    pub(crate) fn new(book: Book, settings: Settings, links: Links) -> (Self, Handle) {
-        let (sender, receiver) = mpsc::channel(MAILBOX);
-        let handle = Handle { sender };
+    pub(crate) fn new(book: Book, settings: Settings) -> Self {
         let epoch = book.epoch();
-        let driver = Self {
+        Self {
             book,
             settings,
-            links,
-            handle: handle.clone(),
-            receiver,
-            tasks: JoinSet::new(),
-            starts: JoinSet::new(),
-            keep_data_plane: watch::Sender::new(true),
+            orders: Vec::new(),
             fleet: Fleet::default(),
             publisher: Publisher::new(epoch),
             heard: None,
@@ -166,56 +119,20 @@ impl Driver {
             fenced: false,
             closing: false,
             closed: false,
-        };
-        (driver, handle)
-    }
-
-    /// Works until told to stop.
-    pub(crate) async fn run(mut self) -> Result<(), Error> {
-        let listen = |kind| {
-            signal(kind).map_err(|source| Error::File {
-                operation: "watch signals of",
-                path: "this process".into(),
-                source,
-            })
-        };
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        self.tasks.spawn(tasks::watch_runtime(self.links.clone(), self.handle.clone()));
-        self.starts.spawn(tasks::watch_data_plane(
-            self.links.clone(),
-            self.handle.clone(),
-            self.keep_data_plane.subscribe(),
-        ));
-        while !self.closed && !self.fenced {
-            let wake = tokio::time::sleep(self.time_to_wake());
-            tokio::select! {
-                Some(message) = self.receiver.recv() => self.take_in(message),
-                () = wake => {}
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-            }
-            for _ in 0..BURST {
-                let Ok(message) = self.receiver.try_recv() else { break };
-                self.take_in(message);
-            }
-            while self.tasks.try_join_next().is_some() {}
-            while self.starts.try_join_next().is_some() {}
-            if !self.closing {
-                self.settle();
-            }
         }
-        if self.fenced { Err(Error::Fenced) } else { Ok(()) }
     }
 
-    fn take_in(&mut self, message: Message) {
+    pub(crate) fn take_in(&mut self, message: Message) {
         match message {
             Message::Ask(ask) => ask(self),
             Message::Listed(Ok(list)) => self.listed(list),
             Message::Listed(Err(error)) => self.runtime_error = Some(with_causes(&error)),
             Message::Probed(id, role, result) => self.probed(&id, role, &result),
             Message::Started(id, result) => self.fleet.started(&id, result),
-            Message::Stopped(id, gone) => self.fleet.stopped(&id, gone),
+            Message::Stopped(id, gone) => {
+                self.fleet.stopped(&id, gone);
+                self.end_probing();
+            }
             Message::Published(table, shifts, result) => self.published(table, &shifts, result),
             Message::Reported(result) => self.reported(result),
             Message::Supervised(result) => match result {
@@ -262,15 +179,15 @@ impl Driver {
                 .fleet
                 .vitals(&instance.spec.id)
                 .is_some_and(crate::vitals::Vitals::is_started_up);
-            let prober = self.links.prober.clone();
-            let task = tokio::spawn(tasks::probe(
-                prober,
-                self.handle.clone(),
-                instance.clone(),
-                started_up,
-            ));
-            self.fleet.probing_started(&instance, task);
+            self.fleet.probing_started(&instance);
+            self.orders.push(Order::Probe { instance: Box::new(instance), started_up });
         }
+        self.end_probing();
+    }
+
+    fn end_probing(&mut self) {
+        let gone = self.fleet.take_unprobed().into_iter();
+        self.orders.extend(gone.map(Order::EndProbing));
     }
 
     fn probed(&mut self, id: &InstanceId, role: ProbeRole, result: &ProbeResult) {
@@ -278,11 +195,7 @@ impl Driver {
         match self.fleet.probed(id, role, result, now) {
             Advice::None => {}
             Advice::Restart(reason) => {
-                let (runtime, id) = (self.links.runtime.clone(), id.clone());
-                self.tasks.spawn(async move {
-                    // Should it fail, liveness goes on failing and asks again.
-                    let _ = runtime.restart(&id, &reason).await;
-                });
+                self.orders.push(Order::Restart { id: id.clone(), reason });
             }
         }
     }
@@ -372,7 +285,8 @@ impl Driver {
         self.book.now()
     }
 
-    fn time_to_wake(&self) -> Duration {
+    /// How long nothing has to be looked at unless a message comes.
+    pub(crate) fn time_to_wake(&self) -> Duration {
         let now = self.now();
         let due = self.wakeups().min().map_or(LOOK_EVERY, |at| at.since(now));
         // A wake-up that is due but cannot be settled (the journal rests) must not spin.

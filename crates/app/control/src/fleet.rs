@@ -2,9 +2,9 @@
 //!
 //! Remembers and concludes; the driver starts the tasks that act.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use switchback_domain::probe::ProbeResult;
 use switchback_domain::{
@@ -13,8 +13,8 @@ use switchback_domain::{
 use switchback_engine::Service;
 use switchback_ports::data_plane::Report;
 use switchback_ports::runtime::{Instance, ProcessState};
-use tokio::task::JoinHandle;
 
+use crate::clock::Instant;
 use crate::vitals::{Advice, ProbeRole, Vitals};
 
 /// Pause before a failed start is tried again.
@@ -40,7 +40,9 @@ pub(crate) struct Fleet {
     listed: bool,
     seen: BTreeMap<InstanceId, Instance>,
     vitals: HashMap<InstanceId, Vitals>,
-    probing: HashMap<InstanceId, (Identity, JoinHandle<()>)>,
+    probing: HashMap<InstanceId, Identity>,
+    /// Gone since they were last asked for: their probe tasks are to end.
+    unprobed: Vec<InstanceId>,
     /// Starts that were ordered; whether the runtime has answered since.
     starting: HashMap<InstanceId, bool>,
     failed_starts: HashMap<InstanceId, (String, Instant)>,
@@ -79,10 +81,11 @@ impl Fleet {
         self.vitals.retain(|id, _| seen.contains_key(id));
         // A list may be older than the answer: should it be, the start is ordered once more.
         self.starting.retain(|id, answered| !*answered && seen.get(id).is_none_or(is_over));
-        self.probing.retain(|id, (_, task)| {
+        let unprobed = &mut self.unprobed;
+        self.probing.retain(|id, _| {
             let keep = seen.contains_key(id);
             if !keep {
-                task.abort();
+                unprobed.push(id.clone());
             }
             keep
         });
@@ -100,15 +103,18 @@ impl Fleet {
     fn needs_probing(&self, instance: &Instance) -> bool {
         let running = matches!(instance.process, ProcessState::Running { .. });
         let identity = (instance.restarts, instance.address);
-        let current = self.probing.get(&instance.spec.id).map(|(identity, _)| *identity);
+        let current = self.probing.get(&instance.spec.id).copied();
         running && instance.address.is_some() && current != Some(identity)
     }
 
-    pub(crate) fn probing_started(&mut self, instance: &Instance, task: JoinHandle<()>) {
+    pub(crate) fn probing_started(&mut self, instance: &Instance) {
         let identity = (instance.restarts, instance.address);
-        if let Some((_, old)) = self.probing.insert(instance.spec.id.clone(), (identity, task)) {
-            old.abort();
-        }
+        self.probing.insert(instance.spec.id.clone(), identity);
+    }
+
+    /// Instances that need no probe task any more.
+    pub(crate) fn take_unprobed(&mut self) -> Vec<InstanceId> {
+        std::mem::take(&mut self.unprobed)
     }
 
     /// Takes in a probe's result. Returns the health after it, and what to do.
@@ -201,8 +207,8 @@ impl Fleet {
             self.retiring.remove(id);
             self.seen.remove(id);
             self.vitals.remove(id);
-            if let Some((_, task)) = self.probing.remove(id) {
-                task.abort();
+            if self.probing.remove(id).is_some() {
+                self.unprobed.push(id.clone());
             }
         } else if let Some(retiring) = self.retiring.get_mut(id) {
             retiring.stopping = false;
@@ -278,7 +284,7 @@ impl Fleet {
     }
 
     /// Releases of a service that have instances or failed starts.
-    pub(crate) fn releases_of(&self, key: &ServiceKey) -> HashSet<ReleaseId> {
+    pub(crate) fn releases_of(&self, key: &ServiceKey) -> BTreeSet<ReleaseId> {
         let of_key = self.seen.values().filter(|instance| instance.spec.key == *key);
         of_key.map(|instance| instance.spec.release.clone()).collect()
     }

@@ -2,7 +2,7 @@
 //! own metrics, one judge per rollout.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use switchback_analysis::{Judge, Rules, Sample};
 use switchback_domain::trigger::{Thresholds, Triggers};
@@ -10,6 +10,8 @@ use switchback_domain::{ArmStats, InstanceId, Outcome, ReleaseId, ServiceKey, Ti
 use switchback_engine::{Counts, Effect, Rollout, RolloutId};
 use switchback_ports::data_plane::Report;
 use switchback_ports::runtime::Usage;
+
+use crate::clock::Instant;
 
 /// How often the same verdict is worth a record: people following want to know what is missing.
 const SPEAK_EVERY: Duration = Duration::from_secs(5);

@@ -10,9 +10,12 @@ mod clock;
 mod configuration;
 mod driver;
 mod fleet;
+mod hands;
+mod headless;
 mod judging;
 mod lock;
 mod lookups;
+mod order;
 mod problem;
 mod record;
 mod settle;
@@ -23,6 +26,12 @@ mod testing;
 mod traffic;
 mod views;
 mod vitals;
+
+pub use clock::Reading;
+pub use headless::{Headless, Refusal};
+pub use order::Order;
+pub use traffic::Shifts;
+pub use vitals::ProbeRole;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,9 +122,10 @@ pub async fn run(options: Options, neighbours: Neighbours) -> Result<(), Error> 
         data_plane: neighbours.data_plane,
         supervision: neighbours.supervision,
     };
-    let (driver, handle) = driver::Driver::new(book, settings, links);
+    let driver = driver::Driver::new(book, settings);
+    let (hands, handle) = hands::Hands::new(driver, links);
     let server = api::serve(&options.socket, handle)?;
-    let result = driver.run().await;
+    let result = hands.run().await;
     server.abort();
     // Best effort: a socket left behind is replaced at the next start.
     let _ = std::fs::remove_file(&options.socket);

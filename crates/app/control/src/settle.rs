@@ -1,8 +1,8 @@
 //! What follows from what is known: tells the engine the news, then brings the world closer to
 //! what the states call for. Level-triggered: after a crash the same code finds the same gaps.
 
-use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
 
 use switchback_api::RolloutEvent;
 use switchback_domain::strategy::Hook;
@@ -17,9 +17,11 @@ use switchback_ports::journal;
 use switchback_ports::runtime::{Instance, InstanceSpec};
 
 use crate::book::ApplyError;
-use crate::driver::{Driver, Message};
+use crate::clock::Instant;
+use crate::driver::Driver;
 use crate::fleet;
 use crate::judging::{self, Look, Tally, Task, Trial};
+use crate::order::Order;
 use crate::traffic::Next;
 use crate::{clock, tasks, views};
 
@@ -99,7 +101,7 @@ impl Driver {
         let (now, mut told) = (self.now(), false);
         for key in self.book.services().keys().cloned().collect::<Vec<_>>() {
             let service = self.book.service(&key);
-            let mut releases: HashSet<ReleaseId> = self.fleet.releases_of(&key);
+            let mut releases: BTreeSet<ReleaseId> = self.fleet.releases_of(&key);
             releases.extend(service.pools.keys().cloned());
             for release in releases {
                 let service = self.book.service(&key);
@@ -151,11 +153,7 @@ impl Driver {
                 waits
             }
             Next::Publish(table, shifts) => {
-                let (links, handle) = (self.links.clone(), self.handle.clone());
-                self.tasks.spawn(async move {
-                    let result = links.data_plane.publish(&table).await;
-                    handle.send(Message::Published(table, shifts, result)).await;
-                });
+                self.orders.push(Order::Publish { table, shifts });
                 false
             }
         }
@@ -191,12 +189,7 @@ impl Driver {
     fn start(&mut self, spec: InstanceSpec) {
         self.fleet.start_ordered(&spec.id);
         let generation = self.generation();
-        let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
-        self.starts.spawn(async move {
-            let result = runtime.ensure_running(&spec, generation).await;
-            let result = result.map_err(|error| switchback_domain::with_causes(&error));
-            handle.send(Message::Started(spec.id, result)).await;
-        });
+        self.orders.push(Order::Start { spec: Box::new(spec), generation });
     }
 
     fn stop_unwanted(&mut self, wanted: &HashSet<InstanceId>) {
@@ -226,14 +219,7 @@ impl Driver {
             self.note_cut(&id, cut);
         }
         let generation = self.generation();
-        let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
-        self.tasks.spawn(async move {
-            let gone = runtime.ensure_stopped(&id, generation).await.is_ok();
-            if !gone {
-                tokio::time::sleep(JOURNAL_RESTS).await;
-            }
-            handle.send(Message::Stopped(id, gone)).await;
-        });
+        self.orders.push(Order::Stop { id, generation });
     }
 
     /// Requests that did not end within the drain timeout are cut, and that is said.
@@ -315,21 +301,11 @@ impl Driver {
             return;
         }
         let key = service.key.clone();
-        let handle = self.handle.clone();
-        let Some(instance) = self.first_ready(service, active.candidate()) else {
-            let detail = "no instance of the candidate is ready".to_owned();
-            let result = switchback_domain::probe::ProbeResult { passed: false, detail };
-            self.tasks.spawn(async move {
-                handle.send(Message::HookDone { key, rollout, position, result }).await;
-            });
-            return;
-        };
-        let argv = self.render_hook(&hook.argv, active, &instance);
-        let (runtime, timeout) = (self.links.runtime.clone(), hook.timeout);
-        self.tasks.spawn(async move {
-            let result = tasks::execute(&*runtime, &instance.spec.id, &argv, timeout).await;
-            handle.send(Message::HookDone { key, rollout, position, result }).await;
-        });
+        let instance = self.first_ready(service, active.candidate());
+        let argv = instance.as_ref().map(|i| self.render_hook(&hook.argv, active, i));
+        let (on, argv) = (instance.map(|i| i.spec.id), argv.unwrap_or_default());
+        let timeout = hook.timeout;
+        self.orders.push(Order::RunHook { key, rollout, position, on, argv, timeout });
     }
 
     fn render_hook(&self, argv: &[String], rollout: &Rollout, instance: &Instance) -> Vec<String> {
@@ -371,14 +347,8 @@ impl Driver {
         let due = due_metrics(&mut trial, task);
         self.trials.insert(key.clone(), trial);
         if measure {
-            for id in instances {
-                self.tasks.spawn(tasks::measure(
-                    self.links.runtime.clone(),
-                    self.handle.clone(),
-                    key.clone(),
-                    id,
-                ));
-            }
+            let measures = instances.into_iter().map(|id| Order::Measure { key: key.clone(), id });
+            self.orders.extend(measures);
         }
         self.run_metrics(service, rollout, due);
         if let Some(verdict) = verdict {
@@ -400,13 +370,9 @@ impl Driver {
         let Some(instance) = self.first_ready(service, rollout.candidate()) else { return };
         for metric in due {
             let argv = self.render_hook(&metric.argv, rollout, &instance);
-            let (runtime, handle) = (self.links.runtime.clone(), self.handle.clone());
-            let (key, id) = (service.key.clone(), instance.spec.id.clone());
-            self.tasks.spawn(async move {
-                let result = tasks::execute(&*runtime, &id, &argv, metric.interval).await;
-                let value = result.passed.then(|| tasks::first_number(&result.detail)).flatten();
-                handle.send(Message::Measured(key, metric.name, value)).await;
-            });
+            let (key, on) = (service.key.clone(), instance.spec.id.clone());
+            let (name, timeout) = (metric.name, metric.interval);
+            self.orders.push(Order::ReadMetric { key, name, on, argv, timeout });
         }
     }
 

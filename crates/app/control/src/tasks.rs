@@ -10,7 +10,8 @@ use switchback_ports::runtime::Instance;
 use switchback_ports::{Prober, Runtime};
 use tokio::sync::watch;
 
-use crate::driver::{Handle, Links, Message};
+use crate::driver::{Links, Message};
+use crate::hands::Handle;
 use crate::vitals::{ProbeRole, pace};
 
 /// Time between two readings of the data plane's figures: short, because drains and verdicts

@@ -1,20 +1,21 @@
 //! Publishing route tables: one at a time, in order, until the data plane serves what is wanted.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use switchback_domain::{Epoch, Generation, InstanceId, ServiceKey};
 use switchback_engine::Service;
 use switchback_ports::data_plane::{Error, Report};
 use switchback_routing::Table;
 
+use crate::clock::Instant;
 use crate::table;
 
 /// Pause before a refused or unanswered table is published again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
 
 /// The decisions that a table carries, by service.
-pub(crate) type Shifts = BTreeMap<ServiceKey, u64>;
+pub type Shifts = BTreeMap<ServiceKey, u64>;
 
 /// What is served, and what is on its way to be.
 pub(crate) struct Publisher {

@@ -8,9 +8,12 @@ use switchback_ports::runtime::{Instance, ProcessState};
 
 /// Which of the three probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum ProbeRole {
+pub enum ProbeRole {
+    /// Has it come up?
     Startup,
+    /// Does it live? If not, it is started again.
     Liveness,
+    /// May it get requests?
     Readiness,
 }
 

@@ -11,7 +11,7 @@ use switchback_domain::EnvironmentName;
 use switchback_ports::runtime::{LogCursor, LogQuery};
 
 use super::{Refusal, ending};
-use crate::driver::Handle;
+use crate::hands::Handle;
 
 /// Lines shown when no number is asked for.
 const TAIL_DEFAULT: usize = 100;
@@ -34,11 +34,10 @@ pub(super) async fn logs(
     let Selection { environment, service, instance, tail, after } = selection;
     let ask = move |driver: &mut crate::driver::Driver| {
         let (service, instance) = (service.as_deref(), instance.as_deref());
-        let sources = driver.log_sources(environment.as_ref(), service, instance);
-        (sources, driver.links.runtime.clone())
+        driver.log_sources(environment.as_ref(), service, instance)
     };
-    let (sources, runtime) = handle.ask(ask).await.ok_or_else(ending)?;
-    let sources = sources?;
+    let sources = handle.ask(ask).await.ok_or_else(ending)??;
+    let runtime = &handle.links().runtime;
     let mut cursors: BTreeMap<String, LogCursor> =
         after.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let tail = tail.unwrap_or(TAIL_DEFAULT).min(PAGE_MAX);

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{Refusal, ending, rollout_id};
 use crate::book::Line;
-use crate::driver::Handle;
+use crate::hands::Handle;
 
 /// An empty line at least this often, so that a dead connection is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
