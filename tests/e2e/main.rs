@@ -5,6 +5,7 @@ mod clock;
 mod commands;
 mod configuration;
 mod contention;
+mod crash_matrix;
 mod crashes;
 mod disk;
 mod examples;

@@ -69,6 +69,12 @@ impl Running {
 }
 
 impl Running {
+    /// Whether it has ended.
+    pub(crate) fn is_over(&mut self) -> bool {
+        let child = self.child.as_mut().expect("it was not left");
+        child.try_wait().expect("the child is ours").is_some()
+    }
+
     /// Leaves it running; its process id. Whoever sweeps the site finds it.
     pub(crate) fn leave(mut self) -> u32 {
         let child = self.child.take().expect("it is taken once");

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switchback_domain::InstanceId;
+use switchback_ports::crash_point;
 
 /// Longest instance id, in bytes: leaves room for the suffixes in a file name of 255.
 const ID_LENGTH_MAX: usize = 200;
@@ -154,7 +155,10 @@ pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> io
     name.push(format!("{}.{count}", std::process::id()));
     let temporary = path.with_file_name(name);
     let written = write_new(&temporary, content, durability);
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    crash_point(format_args!("before file {file}"));
     let replaced = written.and_then(|()| fs::rename(&temporary, path));
+    crash_point(format_args!("after file {file}"));
     if replaced.is_err() {
         // A full disk: do not keep the half-written file on it.
         let _ = fs::remove_file(&temporary);

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use signal_hook::consts::signal::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use switchback_ports::crash_point;
 use switchback_ports::runtime::InstanceSpec;
 
 use crate::layout::{Durability, InstancePaths, overwrite_json, read_json, remove, replace_json};
@@ -104,6 +105,7 @@ impl Shim {
         let limits: Limits = read_json(&paths.limits())?.unwrap_or_default();
         leave_session()?;
         let Some(lock) = take_lock(&paths)? else { return Ok(None) };
+        crash_point("shim locked");
         // Stopped while this shim was on its way.
         if paths.stopping().exists() {
             return Ok(None);
@@ -166,7 +168,9 @@ impl Shim {
         crate::launch::write_files(&self.spec, &self.paths, port)?;
         let command = &self.spec.workload.command;
         let launch = crate::launch::launch(&self.spec, &self.paths, port, command)?;
+        crash_point("shim before process");
         let process = Process::start(&launch, &self.paths, &self.record.shim, &self.output)?;
+        crash_point("shim after process");
         self.output.note(&format!("started as process {} on port {port}", process.id()));
         self.report(Phase::Running { pid: process.id() });
         Ok(process)

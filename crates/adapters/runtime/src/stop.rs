@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
+use switchback_ports::crash_point;
 use switchback_ports::runtime::InstanceSpec;
 
 use crate::layout::{InstancePaths, Layout, read_json, remove, remove_replacements};
@@ -32,6 +33,7 @@ pub(crate) fn stop(
 ) -> io::Result<()> {
     let patience = spec.map_or(Duration::ZERO, |spec| spec.workload.stop_timeout) + SHIM_GRACE;
     let lock = end_processes(paths, patience)?;
+    crash_point("processes ended");
     put_aside(paths, spec.is_some(), lock)?;
     match spec {
         Some(spec) => prune(layout, spec, kept),
@@ -103,6 +105,7 @@ fn ends_within(handle: &impl AsFd, patience: Duration) -> io::Result<bool> {
 fn put_aside(paths: &InstancePaths, described: bool, lock: File) -> io::Result<()> {
     let rest = [paths.work(), paths.limits(), paths.restart_reason(), paths.exec_error()];
     remove(&paths.state)?;
+    crash_point("record removed");
     remove_replacements(&paths.state)?;
     rest.iter().try_for_each(|path| remove(path))?;
     remove(&paths.lock)?;
@@ -110,7 +113,9 @@ fn put_aside(paths: &InstancePaths, described: bool, lock: File) -> io::Result<(
         return remove(&paths.directory);
     }
     remove(&paths.stopped)?;
+    crash_point("before directory renamed");
     fs::rename(&paths.directory, &paths.stopped)?;
+    crash_point("after directory renamed");
     drop(lock);
     // Now its only trace; it also makes the time of the directory the time of the stop.
     remove(&paths.stopped.join("stopping"))

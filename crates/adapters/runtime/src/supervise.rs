@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use switchback_domain::{Generation, InstanceId};
+use switchback_ports::crash_point;
 use switchback_ports::runtime::{Error, Instance, InstanceSpec, ProcessState, Usage};
 
 use crate::generation::{Passage, admit};
@@ -131,6 +132,7 @@ impl Supervisor {
             .stdout(Stdio::null())
             .stderr(errors)
             .spawn()?;
+        crash_point("shim spawned");
         let started = await_shim(&mut shim, paths);
         if started.is_err() {
             // It wrote no record, so it started nothing.
@@ -148,6 +150,7 @@ impl Supervisor {
         replace(&paths.stopping(), b"", Durability::Disk)?;
         let spec: Option<InstanceSpec> = read_json(&paths.spec()).unwrap_or_default();
         stop(&self.layout, &paths, spec.as_ref(), self.options.limits.stopped_kept)?;
+        crash_point("instance put aside");
         self.swept().remove(id);
         Ok(())
     }

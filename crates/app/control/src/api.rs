@@ -17,6 +17,7 @@ use switchback_api::{
     UpRequest, code, exit,
 };
 use switchback_domain::{EnvironmentName, InstanceHealth};
+use switchback_ports::crash_point;
 use switchback_ports::runtime::LogQuery;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -133,7 +134,9 @@ async fn deploy(
     State(handle): State<Handle>,
     Json(request): Json<DeployRequest>,
 ) -> Result<Response, Refusal> {
-    match handle.ask(move |driver| driver.deploy(request)).await.ok_or_else(ending)?? {
+    let answer = handle.ask(move |driver| driver.deploy(request)).await.ok_or_else(ending)??;
+    crash_point("before answer");
+    match answer {
         DeployAnswer::Accepted(accepted) => Ok(Json(accepted).into_response()),
         DeployAnswer::Plan(plan) => Ok(Json(plan).into_response()),
     }
@@ -182,7 +185,9 @@ async fn steer(
 ) -> Result<Response, Refusal> {
     let id = rollout_id(&id)?;
     let steer = move |driver: &mut crate::driver::Driver| driver.steer(id, &verb, request);
-    Ok(Json(handle.ask(steer).await.ok_or_else(ending)??).into_response())
+    let answer = handle.ask(steer).await.ok_or_else(ending)??;
+    crash_point("before answer");
+    Ok(Json(answer).into_response())
 }
 
 async fn detail(

@@ -7,8 +7,8 @@ use switchback_domain::{Epoch, ServiceKey, Timestamp};
 use switchback_engine::{
     Event, Note, NoteKind, Rejection, RolloutId, Service, Transition, step, violations,
 };
-use switchback_ports::Journal;
 use switchback_ports::journal::{self, NewRecord, Record, Sequence};
+use switchback_ports::{Journal, crash_point};
 use tokio::sync::broadcast;
 
 use crate::clock::{self, Anchor};
@@ -78,7 +78,7 @@ impl Book {
             watcher: None,
         };
         let started = record::started(book.now(), &book.anchor);
-        book.append(&[started], &[]).map_err(read)?;
+        book.append("started", &[started], &[]).map_err(read)?;
         Ok(book)
     }
 
@@ -94,7 +94,7 @@ impl Book {
     /// Begins epochs until one lies beyond `seen`. Fenced if the journal is another one's by now.
     pub(crate) fn overtake(&mut self, seen: Epoch) -> Result<Epoch, journal::Error> {
         let started = record::started(self.now(), &self.anchor);
-        self.append(&[started], &[])?;
+        self.append("started", &[started], &[])?;
         while self.epoch <= seen {
             self.epoch = self.journal.begin_epoch()?;
         }
@@ -145,7 +145,7 @@ impl Book {
     ) -> Result<(), ApplyError> {
         if self.configured != versions {
             let record = record::configured(self.now(), &versions);
-            self.append(&[record], &[]).map_err(ApplyError::Journal)?;
+            self.append("configured", &[record], &[]).map_err(ApplyError::Journal)?;
             self.configured = versions;
         }
         Ok(())
@@ -168,7 +168,8 @@ impl Book {
         } else {
             Vec::new()
         };
-        let sequence = self.append(&[record], &snapshots).map_err(ApplyError::Journal)?;
+        let sequence = self.append(event.kind.name(), &[record], &snapshots);
+        let sequence = sequence.map_err(ApplyError::Journal)?;
         let count = self.since_snapshot.entry(key.clone()).or_default();
         *count = if snapshots.is_empty() { *count + 1 } else { 0 };
         if let Some(watcher) = &mut self.watcher {
@@ -188,10 +189,13 @@ impl Book {
 
     fn append(
         &mut self,
+        what: &str,
         records: &[NewRecord],
         snapshots: &[journal::Snapshot],
     ) -> Result<Sequence, journal::Error> {
+        crash_point(format_args!("before journal {what}"));
         let result = self.journal.append(self.epoch, records, snapshots);
+        crash_point(format_args!("after journal {what}"));
         self.degraded = match &result {
             Ok(_) => None,
             Err(error) => Some(format!("nothing can be deployed: {error}")),

@@ -12,7 +12,7 @@ use switchback_domain::{
 use switchback_engine::{EventKind, RolloutId};
 use switchback_ports::data_plane::{self, Report};
 use switchback_ports::runtime::{self, Instance, Usage};
-use switchback_ports::{DataPlane, Prober, Runtime, Supervision, journal};
+use switchback_ports::{DataPlane, Prober, Runtime, Supervision, crash_point, journal};
 use switchback_routing::Table;
 
 use crate::book::Book;
@@ -128,12 +128,19 @@ impl Driver {
             Message::Listed(Ok(list)) => self.listed(list),
             Message::Listed(Err(error)) => self.runtime_error = Some(with_causes(&error)),
             Message::Probed(id, role, result) => self.probed(&id, role, &result),
-            Message::Started(id, result) => self.fleet.started(&id, result),
+            Message::Started(id, result) => {
+                crash_point("told of a start");
+                self.fleet.started(&id, result);
+            }
             Message::Stopped(id, gone) => {
+                crash_point("told of a stop");
                 self.fleet.stopped(&id, gone);
                 self.end_probing();
             }
-            Message::Published(table, shifts, result) => self.published(table, &shifts, result),
+            Message::Published(table, shifts, result) => {
+                crash_point("told of a publication");
+                self.published(table, &shifts, result);
+            }
             Message::Reported(result) => self.reported(result),
             Message::Supervised(result) => match result {
                 Ok(pid) => (self.data_plane_pid, self.data_plane_error) = (Some(pid), None),
@@ -143,6 +150,7 @@ impl Driver {
                 }
             },
             Message::HookDone { key, rollout, position, result } => {
+                crash_point("told of a hook");
                 let (passed, detail) = (result.passed, last_line(&result.detail));
                 let event = EventKind::HookFinished { rollout, position, passed, detail };
                 self.apply(&key, event);

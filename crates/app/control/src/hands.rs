@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use switchback_domain::probe::ProbeResult;
 use switchback_domain::{Generation, InstanceId, with_causes};
+use switchback_ports::crash_point;
 use switchback_ports::runtime::Instance;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -135,20 +136,26 @@ impl Hands {
         match order {
             Order::Publish { table, shifts } => {
                 self.tasks.spawn(async move {
+                    crash_point("before publish");
                     let result = links.data_plane.publish(&table).await;
+                    crash_point("after publish");
                     handle.send(Message::Published(table, shifts, result)).await;
                 });
             }
             Order::Start { spec, generation } => {
                 self.starts.spawn(async move {
+                    crash_point("before start");
                     let result = links.runtime.ensure_running(&spec, generation).await;
+                    crash_point("after start");
                     let result = result.map_err(|error| with_causes(&error));
                     handle.send(Message::Started(spec.id, result)).await;
                 });
             }
             Order::Stop { id, generation } => {
                 self.tasks.spawn(async move {
+                    crash_point("before stop");
                     let gone = links.runtime.ensure_stopped(&id, generation).await.is_ok();
+                    crash_point("after stop");
                     if !gone {
                         tokio::time::sleep(STOP_AGAIN).await;
                     }
@@ -165,10 +172,12 @@ impl Hands {
             Order::EndProbing(id) => self.end_probing(&id),
             Order::RunHook { key, rollout, position, on, argv, timeout } => {
                 self.tasks.spawn(async move {
+                    crash_point("before hook");
                     let result = match on {
                         Some(id) => tasks::execute(&*links.runtime, &id, &argv, timeout).await,
                         None => nobody_is_ready(),
                     };
+                    crash_point("after hook");
                     handle.send(Message::HookDone { key, rollout, position, result }).await;
                 });
             }

@@ -30,6 +30,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use switchback_domain::Generation;
+use switchback_ports::crash_point;
 use switchback_ports::data_plane::admin::{Health, PublishAnswer};
 use switchback_ports::data_plane::{ListenerReport, Report};
 use switchback_routing::{Router, Table};
@@ -140,13 +141,16 @@ impl Plane {
     /// Takes a table; see the port's `publish`.
     pub(crate) async fn publish(&self, table: Table) -> PublishAnswer {
         let given = table.generation;
+        crash_point("table before its swap");
         let answer = self.put_in_force(table).await;
+        crash_point("table before it is saved");
         match answer {
             PublishAnswer::Serving { .. } | PublishAnswer::Unacknowledged { .. } => {
                 self.save(given).await;
             }
             PublishAnswer::Fenced { .. } | PublishAnswer::Refused { .. } => {}
         }
+        crash_point("table before the answer");
         answer
     }
 

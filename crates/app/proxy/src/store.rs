@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use switchback_ports::crash_point;
 use switchback_routing::Table;
 
 const FILE: &str = "proxy-table.json";
@@ -34,6 +35,7 @@ impl Store {
         let mut file = File::create(&temporary)?;
         file.write_all(&content)?;
         file.sync_all()?;
+        crash_point("table before rename");
         fs::rename(&temporary, path)?;
         File::open(&self.directory)?.sync_all()
     }

@@ -82,6 +82,22 @@ pub enum EventKind {
     Ticked,
 }
 
+impl EventKind {
+    /// Its name, as records bear it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Requested(_) => "requested",
+            Self::Commanded(_) => "commanded",
+            Self::PoolObserved { .. } => "pool_observed",
+            Self::TrafficAcknowledged { .. } => "traffic_acknowledged",
+            Self::WayBackChecked { .. } => "way_back_checked",
+            Self::HookFinished { .. } => "hook_finished",
+            Self::Judged { .. } => "judged",
+            Self::Ticked => "ticked",
+        }
+    }
+}
+
 /// What operators may ask of a running rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
