@@ -21,8 +21,22 @@ pub(crate) struct Compiled {
     pub(crate) router: Router,
     /// In the order of `table.arms`.
     pub(crate) arms: Vec<Arc<Arm>>,
-    by_id: HashMap<ArmId, usize>,
+    directory: Arc<Directory>,
+}
+
+/// Where versions and instances are found by name.
+#[derive(Debug, Default)]
+struct Directory {
+    arms: HashMap<ArmId, usize>,
     endpoints: HashSet<u64>,
+}
+
+impl Directory {
+    fn of(all: &[Arc<Arm>]) -> Arc<Self> {
+        let arms = all.iter().enumerate().map(|(index, arm)| (arm.id.clone(), index)).collect();
+        let endpoints = all.iter().flat_map(|arm| &arm.endpoints);
+        Arc::new(Self { arms, endpoints: endpoints.map(|endpoint| endpoint.id).collect() })
+    }
 }
 
 /// One version.
@@ -34,21 +48,27 @@ pub(crate) struct Arm {
 }
 
 impl Compiled {
-    pub(crate) fn new(table: Table, router: Router, arms: Vec<Arc<Arm>>) -> Self {
-        let by_id = arms.iter().enumerate().map(|(index, arm)| (arm.id.clone(), index)).collect();
-        let endpoints = arms.iter().flat_map(|arm| &arm.endpoints);
-        let endpoints = endpoints.map(|endpoint| endpoint.id).collect();
-        Self { table, router, arms, by_id, endpoints }
+    /// The form of the table that comes after this one.
+    pub(crate) fn next(&self, table: Table, router: Router, arms: Vec<Arc<Arm>>) -> Self {
+        let same = table.arms == self.table.arms;
+        let directory = if same { Arc::clone(&self.directory) } else { Directory::of(&arms) };
+        Self { table, router, arms, directory }
+    }
+
+    /// What stands at this place in the table, if it is the same as `arm`.
+    pub(crate) fn same_arm(&self, index: usize, arm: &switchback_routing::Arm) -> Option<Arc<Arm>> {
+        self.table.arms.get(index).filter(|own| *own == arm)?;
+        self.arms.get(index).cloned()
     }
 
     /// The version's present instances, if the table still names it.
     pub(crate) fn arm(&self, id: &ArmId) -> Option<&Arc<Arm>> {
-        self.arms.get(*self.by_id.get(id)?)
+        self.arms.get(*self.directory.arms.get(id)?)
     }
 
     /// Whether the table names this instance.
     pub(crate) fn has_endpoint(&self, id: u64) -> bool {
-        self.endpoints.contains(&id)
+        self.directory.endpoints.contains(&id)
     }
 }
 

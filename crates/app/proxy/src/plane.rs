@@ -33,10 +33,9 @@ use switchback_domain::Generation;
 use switchback_ports::crash_point;
 use switchback_ports::data_plane::admin::{Health, PublishAnswer};
 use switchback_ports::data_plane::{ListenerReport, Report};
-use switchback_routing::{Router, Table};
+use switchback_routing::{Route, Router, Table};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::compiled::Compiled;
 use crate::limits::ACKNOWLEDGE_MAX;
 use crate::listen::{Acceptor, RETRY_INTERVAL, bind};
 use crate::log;
@@ -168,11 +167,11 @@ impl Plane {
             let reason = format!("generation {given} is in force already, with another content");
             return PublishAnswer::Refused { reason };
         }
-        let router = match Router::new(&table) {
+        let router = match current.router.next(&current.table, &table) {
             Ok(router) => router,
             Err(invalid) => return PublishAnswer::Refused { reason: invalid.to_string() },
         };
-        let bound = match self.bind_new(&table) {
+        let bound = match self.bind_new(&table, &router) {
             Ok(bound) => bound,
             Err(reason) => return PublishAnswer::Refused { reason },
         };
@@ -190,26 +189,19 @@ impl Plane {
 
     /// Takes the addresses that are new in `table`: all of them or none. One that could not be
     /// taken at the start is not new; it must not hold up the others' traffic.
-    fn bind_new(&self, table: &Table) -> Result<Bound, String> {
+    fn bind_new(&self, table: &Table, router: &Router) -> Result<Bound, String> {
         let state = self.state.borrow();
-        let mut bound: Bound = Vec::new();
-        for route in &table.routes {
-            let address = route.listen;
-            let known = state.listeners.contains_key(&address);
-            if known || bound.iter().any(|(taken, _)| *taken == address) {
-                continue;
+        let new = router.addresses().filter(|address| !state.listeners.contains_key(address));
+        let bind = |address| match bind(address) {
+            Ok(listener) => Ok((address, listener)),
+            Err(error) => {
+                let wants = |route: &&Route| route.addresses().any(|own| own == address);
+                let whose = table.routes.iter().find(wants).map(|route| &route.service);
+                let whose = whose.map(|service| format!(" for {service}")).unwrap_or_default();
+                Err(format!("cannot listen on {address}{whose}: {error}"))
             }
-            match bind(address) {
-                Ok(listener) => bound.push((address, listener)),
-                Err(error) => {
-                    return Err(format!(
-                        "cannot listen on {address} for {}: {error}",
-                        route.service
-                    ));
-                }
-            }
-        }
-        Ok(bound)
+        };
+        new.map(bind).collect()
     }
 
     /// Writes the table in force to disk, unless one as new as `generation` is there already.
@@ -236,8 +228,9 @@ impl Plane {
     }
 
     fn swap(&self, table: Table, router: Router) {
-        let arms = self.state.borrow_mut().registry.arms(&table);
-        self.shared.table.store(Arc::new(Compiled::new(table, router, arms)));
+        let current = self.shared.table.load_full();
+        let arms = self.state.borrow_mut().registry.arms(&table, &current);
+        self.shared.table.store(Arc::new(current.next(table, router, arms)));
     }
 
     /// Waits until every worker serves from the table in force, then settles what it left out.

@@ -11,7 +11,7 @@ use switchback_domain::{ArmStats, InstanceId, Version};
 use switchback_ports::data_plane::ArmReport;
 use switchback_routing::{ArmId, Table};
 
-use crate::compiled::{Arm, Endpoint};
+use crate::compiled::{Arm, Compiled, Endpoint};
 use crate::counters::Counters;
 use crate::limits::RETIRED_ARMS_MAX;
 
@@ -41,9 +41,11 @@ impl Registry {
         Self { workers, arms: BTreeMap::new(), leavings: 0, endpoints_made: 0 }
     }
 
-    /// The arms of a table in its order, each with the counters and instances it had before.
-    pub(crate) fn arms(&mut self, table: &Table) -> Vec<Arc<Arm>> {
-        table.arms.iter().map(|arm| self.arm(arm)).collect()
+    /// The arms of a table in its order, each with the counters and instances it had before; as
+    /// they stand in the table in force where nothing changed.
+    pub(crate) fn arms(&mut self, table: &Table, current: &Compiled) -> Vec<Arc<Arm>> {
+        let arms = table.arms.iter().enumerate();
+        arms.map(|(at, arm)| current.same_arm(at, arm).unwrap_or_else(|| self.arm(arm))).collect()
     }
 
     fn arm(&mut self, arm: &switchback_routing::Arm) -> Arc<Arm> {
@@ -157,11 +159,11 @@ mod tests {
     #[test]
     fn counts_go_on_when_a_version_comes_back() {
         let mut registry = Registry::new(1);
-        let arms = registry.arms(&table(&["v1"]));
+        let arms = registry.arms(&table(&["v1"]), &Compiled::default());
         Ticket::accept(Arc::clone(&arms[0]), 0).settle(Outcome::Answered(1));
         registry.settle(&table(&[]));
         assert!(registry.arms.values().all(|entry| entry.live.is_none()), "kept as numbers");
-        let arms = registry.arms(&table(&["v1"]));
+        let arms = registry.arms(&table(&["v1"]), &Compiled::default());
         let running = Ticket::accept(Arc::clone(&arms[0]), 0);
         registry.settle(&table(&[]));
         let report = registry.report();
@@ -178,7 +180,7 @@ mod tests {
         let mut registry = Registry::new(1);
         for n in 0..RETIRED_ARMS_MAX + 20 {
             let only = table(&[&format!("v{n}")]);
-            registry.arms(&only);
+            registry.arms(&only, &Compiled::default());
             registry.settle(&only);
         }
         registry.settle(&table(&[]));

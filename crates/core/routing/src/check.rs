@@ -1,10 +1,10 @@
 //! Whether a table makes sense: everything that can be said without opening a socket.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use switchback_domain::ServiceKey;
 use switchback_domain::route::{Conditions, PathMatch, RequestMatch};
+use switchback_domain::{ReleaseId, ServiceKey};
 
 use crate::{Arm, ArmId, PatternError, Route, Table};
 
@@ -74,15 +74,46 @@ pub enum Invalid {
     PortZero(ServiceKey),
 }
 
+/// The versions a table lists, by service and release.
+pub(crate) type Versions<'t> = HashMap<(&'t ServiceKey, &'t ReleaseId), usize>;
+
 impl Table {
     /// Checks that the table is consistent in itself. Whether its regular expressions can be used
     /// is found when they are compiled, by [`crate::Router::new`].
     pub fn check(&self) -> Result<(), Invalid> {
-        let known = self.known_arms()?;
+        let known = self.versions()?;
+        for route in &self.routes {
+            let unknown =
+                |(release, _): &&(ReleaseId, _)| !known.contains_key(&(&route.service, release));
+            if let Some((release, _)) = route.split.shares().iter().find(unknown) {
+                return Err(unknown_arm(&route.service, release));
+            }
+        }
+        self.check_routes()?;
+        self.check_claims()
+    }
+
+    /// Where each version stands in `arms`.
+    pub(crate) fn versions(&self) -> Result<Versions<'_>, Invalid> {
+        let mut known = HashMap::with_capacity(self.arms.len());
+        for (index, Arm { id, .. }) in self.arms.iter().enumerate() {
+            if known.insert((&id.service, &id.release), index).is_some() {
+                return Err(Invalid::DuplicateArm(id.clone()));
+            }
+        }
+        Ok(known)
+    }
+
+    /// What can be said of each route by itself.
+    pub(crate) fn check_routes(&self) -> Result<(), Invalid> {
+        self.routes.iter().try_for_each(check_route)
+    }
+
+    /// That no two routes take the same requests.
+    pub(crate) fn check_claims(&self) -> Result<(), Invalid> {
         let rules = |route: &Route| 2 * route.hosts.len().max(1);
         let mut taken = HashMap::with_capacity(self.routes.iter().map(rules).sum());
         for route in &self.routes {
-            check_route(route, &known)?;
             for claim in route.claims() {
                 if let Some(first) = taken.insert(claim, &route.service) {
                     return Err(claim.duplicate(first, &route.service));
@@ -91,14 +122,11 @@ impl Table {
         }
         Ok(())
     }
+}
 
-    fn known_arms(&self) -> Result<HashSet<&ArmId>, Invalid> {
-        let mut known = HashSet::with_capacity(self.arms.len());
-        match self.arms.iter().find(|Arm { id, .. }| !known.insert(id)) {
-            Some(twice) => Err(Invalid::DuplicateArm(twice.id.clone())),
-            None => Ok(known),
-        }
-    }
+pub(crate) fn unknown_arm(service: &ServiceKey, release: &ReleaseId) -> Invalid {
+    let (service, release) = (service.clone(), release.clone());
+    Invalid::UnknownArm(ArmId { service, release })
 }
 
 /// What one rule of a route takes; two with the same would leave one of them without requests.
@@ -195,7 +223,7 @@ pub(crate) fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn check_route(route: &Route, known: &HashSet<&ArmId>) -> Result<(), Invalid> {
+fn check_route(route: &Route) -> Result<(), Invalid> {
     let service = &route.service;
     if route.listen.port() == 0 {
         return Err(Invalid::PortZero(service.clone()));
@@ -204,14 +232,7 @@ fn check_route(route: &Route, known: &HashSet<&ArmId>) -> Result<(), Invalid> {
         let path_prefix = route.path_prefix.clone();
         return Err(Invalid::PathPrefix { service: service.clone(), path_prefix });
     }
-    check_rules(route)?;
-    for (release, _) in route.split.shares() {
-        let id = ArmId { service: service.clone(), release: release.clone() };
-        if !known.contains(&id) {
-            return Err(Invalid::UnknownArm(id));
-        }
-    }
-    Ok(())
+    check_rules(route)
 }
 
 fn check_rules(route: &Route) -> Result<(), Invalid> {

@@ -1,19 +1,19 @@
 //! A table compiled for lookups.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use switchback_domain::route::{Destination, RequestMatch, RouteMode};
-use switchback_domain::{ServiceKey, Weight};
+use switchback_domain::{ReleaseId, ServiceKey, Weight};
 
-use crate::check::places;
+use crate::check::{Versions, places, unknown_arm};
 use crate::cohort::Cohorts;
 use crate::entry::{ByName, Shares, Steering};
 use crate::index::Hosts;
 use crate::pattern::PatternError;
 use crate::selection::Selection;
-use crate::{ArmId, Candidate, Invalid, RequestView, Route, RouteEntry, Table};
+use crate::{Candidate, Invalid, RequestView, Route, RouteEntry, Table};
 
 /// A compiled table. Immutable; building it is the expensive part.
 ///
@@ -25,42 +25,27 @@ use crate::{ArmId, Candidate, Invalid, RequestView, Route, RouteEntry, Table};
 #[derive(Debug, Default)]
 pub struct Router {
     entries: Vec<RouteEntry>,
-    /// By address, ascending: there are few.
-    listeners: Vec<(SocketAddr, Hosts)>,
+    /// By address, ascending: there are few. Shared with the routers of tables that differ in
+    /// shares and steering only.
+    listeners: Arc<Vec<(SocketAddr, Hosts)>>,
 }
 
 impl Router {
     /// Checks and compiles a table.
     pub fn new(table: &Table) -> Result<Self, Invalid> {
-        table.check()?;
-        let compiler = Compiler::new(table);
-        let mut router = Self { listeners: listeners(table), ..Self::default() };
-        for route in &table.routes {
-            router.add(&compiler, route)?;
-        }
-        Ok(router)
+        table.check_routes()?;
+        table.check_claims()?;
+        Ok(Self { entries: entries(table)?, listeners: Arc::new(index(table)?) })
     }
 
-    fn add(&mut self, compiler: &Compiler<'_>, route: &Route) -> Result<(), Invalid> {
-        let selections = selections(route, &route.steering.rules.matches)?;
-        for is_preview in [false, true] {
-            let mut places = places(route, is_preview).peekable();
-            if places.peek().is_none() {
-                continue;
-            }
-            let entry = self.entries.len();
-            self.entries.push(compiler.entry(route, is_preview)?);
-            for (listen, host) in places {
-                let Ok(at) = self.listeners.binary_search_by_key(&listen, |(at, _)| *at) else {
-                    continue;
-                };
-                let rules = self.listeners[at].1.of(host);
-                for Selection { paths, conditions } in selections.clone() {
-                    rules.insert(paths, conditions, entry);
-                }
-            }
+    /// The same as [`Self::new`] for the table that comes after `old`, which `self` was made from:
+    /// cheaper by far if the routes take the same requests as before.
+    pub fn next(&self, old: &Table, table: &Table) -> Result<Self, Invalid> {
+        if !takes_the_same(&old.routes, &table.routes) {
+            return Self::new(table);
         }
-        Ok(())
+        table.check_routes()?;
+        Ok(Self { entries: entries(table)?, listeners: Arc::clone(&self.listeners) })
     }
 
     /// The route of a request that came in at `listen` (the route's own address, not the
@@ -86,11 +71,53 @@ impl Router {
     }
 }
 
-fn listeners(table: &Table) -> Vec<(SocketAddr, Hosts)> {
+/// Whether routes take the same requests, so that the entries of one list stand in the other's
+/// places.
+fn takes_the_same(old: &[Route], new: &[Route]) -> bool {
+    let same = |(old, new): (&Route, &Route)| {
+        let (of_old, of_new) = (&old.steering.rules, &new.steering.rules);
+        old.listen == new.listen
+            && old.path_prefix == new.path_prefix
+            && old.hosts == new.hosts
+            && of_old.matches == of_new.matches
+            && of_old.preview == of_new.preview
+    };
+    old.len() == new.len() && old.iter().zip(new).all(same)
+}
+
+/// The routes of a table in its order, the one for the preview behind its route's own.
+fn in_order(table: &Table) -> impl Iterator<Item = (&Route, bool)> {
+    let both = |route| [(route, false), (route, true)];
+    table
+        .routes
+        .iter()
+        .flat_map(both)
+        .filter(|(route, is_preview)| places(route, *is_preview).next().is_some())
+}
+
+fn entries(table: &Table) -> Result<Vec<RouteEntry>, Invalid> {
+    let compiler = Compiler { table, arms: table.versions()? };
+    in_order(table).map(|(route, is_preview)| compiler.entry(route, is_preview)).collect()
+}
+
+/// The rules that lead to the entries.
+fn index(table: &Table) -> Result<Vec<(SocketAddr, Hosts)>, Invalid> {
     let mut addresses: Vec<_> = table.routes.iter().flat_map(Route::addresses).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    addresses.into_iter().map(|listen| (listen, Hosts::default())).collect()
+    let mut listeners: Vec<_> =
+        addresses.into_iter().map(|listen| (listen, Hosts::default())).collect();
+    for (entry, (route, is_preview)) in in_order(table).enumerate() {
+        let selections = selections(route, &route.steering.rules.matches)?;
+        for (listen, host) in places(route, is_preview) {
+            let Ok(at) = listeners.binary_search_by_key(&listen, |(at, _)| *at) else { continue };
+            let rules = listeners[at].1.of(host);
+            for Selection { paths, conditions } in selections.clone() {
+                rules.insert(paths, conditions, entry);
+            }
+        }
+    }
+    Ok(listeners)
 }
 
 /// The kinds of requests that `matches` name; without any, everything below the route's prefix.
@@ -106,13 +133,13 @@ fn selections(route: &Route, matches: &[RequestMatch]) -> Result<Vec<Selection>,
 /// What is looked up in the table while its routes are compiled.
 struct Compiler<'t> {
     table: &'t Table,
-    arms: HashMap<&'t ArmId, usize>,
+    arms: Versions<'t>,
 }
 
 impl<'t> Compiler<'t> {
-    fn new(table: &'t Table) -> Self {
-        let arms = table.arms.iter().enumerate().map(|(index, arm)| (&arm.id, index)).collect();
-        Self { table, arms }
+    fn arm(&self, service: &ServiceKey, release: &ReleaseId) -> Result<usize, Invalid> {
+        let found = self.arms.get(&(service, release)).copied();
+        found.ok_or_else(|| unknown_arm(service, release))
     }
 
     fn entry(&self, route: &Route, is_preview: bool) -> Result<RouteEntry, Invalid> {
@@ -151,11 +178,10 @@ impl<'t> Compiler<'t> {
         let mut end = 0;
         let mut shares = Vec::with_capacity(route.split.shares().len());
         for (release, weight) in first.into_iter().chain(rest) {
-            let id = ArmId { service: route.service.clone(), release: release.clone() };
-            let Some(arm) = self.arms.get(&id) else { return Err(Invalid::UnknownArm(id)) };
+            let arm = self.arm(&route.service, release)?;
             if *weight != Weight::ZERO {
                 end += weight.basis_points();
-                shares.push((end, *arm));
+                shares.push((end, arm));
             }
         }
         Ok(shares)
@@ -164,9 +190,7 @@ impl<'t> Compiler<'t> {
     fn diverted(&self, route: &Route, to: &Destination) -> Result<Shares, Invalid> {
         match to {
             Destination::Version(release) => {
-                let id = ArmId { service: route.service.clone(), release: release.clone() };
-                let Some(arm) = self.arms.get(&id) else { return Err(Invalid::UnknownArm(id)) };
-                Ok(vec![(Weight::ALL.basis_points(), *arm)])
+                Ok(vec![(Weight::ALL.basis_points(), self.arm(&route.service, release)?)])
             }
             Destination::Service(key) => self.shares(self.route_of(&route.service, key)?),
         }
@@ -212,8 +236,7 @@ impl<'t> Compiler<'t> {
 
     /// The candidate's arm, if it has somebody to answer.
     fn able(&self, route: &Route, candidate: &Candidate) -> Option<usize> {
-        let release = candidate.release.clone();
-        let arm = *self.arms.get(&ArmId { service: route.service.clone(), release })?;
+        let arm = *self.arms.get(&(&route.service, &candidate.release))?;
         self.is_able(arm).then_some(arm)
     }
 

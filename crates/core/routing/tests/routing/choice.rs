@@ -338,3 +338,41 @@ proptest! {
         prop_assert!(assigned.unwrap().session.is_some());
     }
 }
+
+#[test]
+fn the_next_table_is_served_like_a_new_one() {
+    let preview = Preview { listen: None, hosts: vec!["next.example.com".to_owned()] };
+    let rules = || RouteRules { preview: Some(preview.clone()), ..RouteRules::default() };
+    let first = rollout(percent(10), rules());
+    let mut weight = rollout(percent(90), rules());
+    weight.arms.reverse();
+    let mut moved = weight.clone();
+    moved.routes[0].path_prefix = "/api".to_owned();
+    let mut unmatched = moved.clone();
+    unmatched.routes[0].steering.rules.matches = vec![header("x-beta", exact("1"))];
+    let mut without_preview = unmatched.clone();
+    without_preview.routes[0].steering.rules.preview = None;
+    let mut two = without_preview.clone();
+    two.routes.push(route("shop", &[], "/"));
+    let tables = [first, weight, moved, unmatched, without_preview, two];
+    let asked = ["/", "/api/x"].map(Asked::get);
+    let asked = asked.map(|asked| {
+        let (beta, next) = (asked.clone().with("x-beta", "1"), asked.clone());
+        [asked, beta, next.host("next.example.com")]
+    });
+    let (mut current, mut old) = (Router::default(), Table::default());
+    for table in tables {
+        current = current.next(&old, &table).unwrap();
+        let fresh = router(&table);
+        for asked in asked.iter().flatten() {
+            for random in [LOW, u64::MAX / 2, HIGH] {
+                let expected = asked.assigned(&fresh, random);
+                assert_eq!(asked.assigned(&current, random), expected, "{asked:?} {random}");
+            }
+        }
+        old = table;
+    }
+    let mut unknown = old.clone();
+    unknown.arms.clear();
+    assert!(matches!(current.next(&old, &unknown), Err(Invalid::UnknownArm(_))));
+}
