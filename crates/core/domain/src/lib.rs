@@ -10,6 +10,7 @@ pub mod name;
 pub mod network;
 pub mod probe;
 pub mod release;
+pub mod resilience;
 pub mod route;
 pub mod socket;
 pub mod stats;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::network::Network;
+use crate::resilience::Resilience;
 use crate::{ReleaseId, ServiceKey, Weight};
 
 /// The header testers ask for a version with, unless the configuration names another.
@@ -43,6 +44,9 @@ pub struct RouteRules {
     /// How long and how many requests a pause holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<PauseLimits>,
+    /// How it copes with trouble; `None` is the default of it all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resilience: Option<Box<Resilience>>,
 }
 
 impl RouteRules {
@@ -52,13 +56,15 @@ impl RouteRules {
     }
 
     /// These rules while a release with the rules of `candidate` is brought in: which requests
-    /// the service takes stays as it is, how they are shared is the candidate's to say.
+    /// the service takes, and how it copes with trouble, stays as it is: a candidate does not
+    /// choose what hides its failures. How requests are shared is the candidate's to say.
     #[must_use]
     pub fn steered_by(&self, candidate: &Self) -> Self {
         Self {
             matches: self.matches.clone(),
             maintenance: self.maintenance.clone(),
             pause: self.pause,
+            resilience: self.resilience.clone(),
             ..candidate.clone()
         }
     }
