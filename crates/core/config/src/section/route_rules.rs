@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use switchback_domain::Weight;
+use switchback_domain::resilience::Resilience;
 use switchback_domain::route::{Maintenance, Mirror, PauseLimits, Preview, RouteRules};
 
 use crate::diagnostic::Code;
 use crate::quantity;
 use crate::reader::{Fields, Reader};
+use crate::section::resilience::{self, RESILIENCE};
 use crate::section::route::{host_names, listen};
 use crate::section::route_affinity::{self, SESSION_AFFINITY, VERSION};
 use crate::section::route_match::{self, REQUEST_MATCH};
@@ -24,7 +26,7 @@ const PAUSE_CAP: u32 = 1000;
 /// Each one that waits holds a connection and its buffers.
 const PAUSE_CAP_MAX: u32 = 100_000;
 
-pub(crate) static RULES: [Field; 8] = [
+pub(crate) static RULES: [Field; 9] = [
     field(
         "matches",
         Kind::List(&Kind::Struct(&REQUEST_MATCH)),
@@ -49,6 +51,11 @@ pub(crate) static RULES: [Field; 8] = [
     ),
     field("maintenance", Kind::Struct(&MAINTENANCE), "What clients get in maintenance mode."),
     field("pause", Kind::Struct(&PAUSE), "How much is held back while the service is paused."),
+    field(
+        "resilience",
+        Kind::Struct(&RESILIENCE),
+        "What is done about slow and failing instances, and about too many requests.",
+    ),
 ];
 
 static PREVIEW: Table = Table::new(
@@ -112,6 +119,10 @@ pub(crate) fn rules(reader: &mut Reader, fields: &Fields<'_>, prefix: &str) -> R
         mirror: fields.read("mirror", reader, mirror),
         maintenance: fields.get("maintenance").map(|node| maintenance(reader, node)),
         pause: fields.get("pause").map(|node| pause(reader, node)),
+        resilience: fields
+            .read("resilience", reader, resilience::resilience)
+            .filter(|resilience| *resilience != Resilience::default())
+            .map(Box::new),
     }
 }
 
