@@ -186,7 +186,9 @@ pub(crate) fn resilience(reader: &mut Reader, node: &Node) -> Option<Resilience>
         balance: Balance { slow_start: slow_start.unwrap_or(balance.slow_start), ejection },
         breaker: fields.get("circuit_breaker").and_then(|node| switch(reader, node, breaker)),
         bulkhead: fields.read("bulkhead", reader, bulkhead),
-        adaptive: fields.get("adaptive_concurrency").and_then(|node| switch(reader, node, adaptive)),
+        adaptive: fields
+            .get("adaptive_concurrency")
+            .and_then(|node| switch(reader, node, adaptive)),
         rate: fields.read("rate_limit", reader, |reader, node| {
             let fields = reader.fields(node, &RATE);
             rate(reader, &fields)
