@@ -1,6 +1,7 @@
 //! Who carries the traffic: takes whole tables in order, and counts.
 
 pub mod admin;
+pub mod batches;
 pub mod conformance;
 pub mod fake;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use switchback_domain::{ArmStats, Generation, InstanceId, Version};
 use switchback_routing::{ArmId, Table};
 
+pub use batches::{Batches, Counted, Cursor, TrialId};
 pub use fake::FakeDataPlane;
 
 /// What the data plane says about itself.
@@ -87,4 +89,8 @@ pub trait DataPlane: Send + Sync {
 
     /// What it counts now.
     async fn report(&self) -> Result<Report, Error>;
+
+    /// What it counted of rollouts' requests since a cursor; of another life's, everything it
+    /// still has. Reading takes nothing away.
+    async fn batches(&self, after: &Cursor) -> Result<Batches, Error>;
 }

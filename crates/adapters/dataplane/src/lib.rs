@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use switchback_domain::Generation;
 use switchback_ports::data_plane::admin::{Health, PublishAnswer, SOCKET_NAME};
-use switchback_ports::data_plane::{DataPlane, Error as PortError, Report};
+use switchback_ports::data_plane::{Batches, Cursor, DataPlane, Error as PortError, Report};
 use switchback_routing::Table;
 
 /// How to reach the data plane, and how to start it.
@@ -123,5 +123,10 @@ impl DataPlane for ProxyDataPlane {
 
     async fn report(&self) -> Result<Report, PortError> {
         client::get(&self.socket, "/v1/report").await.map_err(PortError::Unavailable)
+    }
+
+    async fn batches(&self, after: &Cursor) -> Result<Batches, PortError> {
+        let path = format!("/v1/batches?of={}&after={}", after.incarnation, after.place);
+        client::get(&self.socket, &path).await.map_err(PortError::Unavailable)
     }
 }

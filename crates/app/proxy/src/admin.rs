@@ -1,6 +1,6 @@
 //! The admin socket: HTTP/1.1 on a Unix socket that only the owner may open.
 //!
-//! `PUT /v1/table`, `GET /v1/report`, `GET /v1/health`, `GET /metrics`, `POST /v1/stop`.
+//! `PUT /v1/table`, `GET /v1/report`, `GET /v1/batches?of=INCARNATION&after=PLACE`, `GET /v1/health`, `GET /metrics`, `POST /v1/stop`.
 
 use std::convert::Infallible;
 use std::fs;
@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use switchback_ports::data_plane::Cursor;
 use switchback_ports::data_plane::admin::PublishAnswer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
@@ -105,6 +106,9 @@ impl Admin {
         match (request.method(), path) {
             (&Method::PUT, "/v1/table") => self.publish(request).await,
             (&Method::GET, "/v1/report") => json(StatusCode::OK, &self.plane.report()),
+            (&Method::GET, "/v1/batches") => {
+                self.batches(request.uri().query().unwrap_or_default())
+            }
             (&Method::GET, "/v1/health") => json(StatusCode::OK, &self.plane.health()),
             (&Method::GET, "/metrics") => self.metrics(),
             (&Method::POST, "/v1/stop") => {
@@ -112,11 +116,22 @@ impl Admin {
                 self.stop.notify_one();
                 json(StatusCode::ACCEPTED, &self.plane.health())
             }
-            (_, "/v1/table" | "/v1/report" | "/v1/health" | "/metrics" | "/v1/stop") => {
+            (
+                _,
+                "/v1/table" | "/v1/report" | "/v1/batches" | "/v1/health" | "/metrics" | "/v1/stop",
+            ) => {
                 refused(StatusCode::METHOD_NOT_ALLOWED, "another method is needed here".to_owned())
             }
             (_, path) => refused(StatusCode::NOT_FOUND, format!("there is nothing at {path}")),
         }
+    }
+
+    /// Whatever is no number or no incarnation of ours has read nothing.
+    fn batches(&self, query: &str) -> Response<Full<Bytes>> {
+        let find = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name));
+        let incarnation = find("of=").unwrap_or_default().to_owned();
+        let place = find("after=").and_then(|text| text.parse().ok()).unwrap_or(0);
+        json(StatusCode::OK, &self.plane.batches(&Cursor { incarnation, place }))
     }
 
     async fn publish(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {

@@ -11,6 +11,7 @@ use std::time::Instant;
 use switchback_domain::InstanceId;
 use switchback_routing::{ArmId, Router, Table};
 
+use crate::cohorts::Part;
 use crate::counters::Counters;
 use crate::limits::EJECTION;
 
@@ -45,6 +46,8 @@ pub(crate) struct Arm {
     pub(crate) id: ArmId,
     pub(crate) counters: Arc<Counters>,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    /// Its part in a trial, while a coin chooses between it and another version.
+    pub(crate) part: Option<Part>,
 }
 
 impl Compiled {

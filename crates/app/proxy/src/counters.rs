@@ -3,6 +3,7 @@
 //! A [`Ticket`] is one accepted request: it raises the in-flight count when the version is chosen
 //! and gives exactly one outcome, whatever happens to the request.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::time::Instant;
 use switchback_domain::histogram::{BUCKETS, bucket_of};
 use switchback_domain::{ArmStats, Histogram};
 
+use crate::cohorts::{Cohorts, Enrolled};
 use crate::compiled::Arm;
 
 /// One worker's numbers, on cache lines of their own.
@@ -85,10 +87,9 @@ impl Shard {
         }
     }
 
-    fn record(&self, outcome: Outcome, started: Instant) {
+    fn record(&self, outcome: Outcome, micros: u64) {
         match outcome {
             Outcome::Answered(class) => {
-                let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 let empty = || (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
                 add(&self.latency.get_or_init(empty)[bucket_of(micros)]);
                 add(&self.responses[class.min(4)]);
@@ -117,6 +118,8 @@ pub(crate) struct Ticket {
     worker: usize,
     started: Instant,
     settled: bool,
+    /// Its place in a rollout's trial, if chance has assigned it.
+    enrolled: Option<Enrolled>,
 }
 
 impl Ticket {
@@ -126,7 +129,14 @@ impl Ticket {
         let shard = &arm.counters.0[worker];
         add(&shard.in_flight);
         add(&shard.accepted);
-        Self { worker, started: Instant::now(), settled: false, arm }
+        Self { worker, started: Instant::now(), settled: false, enrolled: None, arm }
+    }
+
+    /// Chance alone has chosen the version: the request is evidence if the version is on trial.
+    /// `session` is the client, if it stays with its version.
+    pub(crate) fn enroll(&mut self, cohorts: &Rc<Cohorts>, session: Option<u64>) {
+        let part = self.arm.part.as_ref();
+        self.enrolled = part.map(|part| cohorts.arrive(part, self.started, session));
     }
 
     /// The version it was assigned to.
@@ -143,7 +153,11 @@ impl Ticket {
     pub(crate) fn settle(&mut self, outcome: Outcome) {
         if !self.settled {
             self.settled = true;
-            self.arm.counters.0[self.worker].record(outcome, self.started);
+            let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.arm.counters.0[self.worker].record(outcome, micros);
+            if let Some(enrolled) = &self.enrolled {
+                enrolled.end(outcome, micros);
+            }
         }
     }
 }

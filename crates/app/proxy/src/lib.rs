@@ -6,7 +6,9 @@
 
 mod admin;
 mod balance;
+mod batches;
 mod codec;
+mod cohorts;
 mod compiled;
 mod counters;
 mod exchange;
@@ -20,6 +22,7 @@ mod pool;
 mod process;
 mod registry;
 mod service;
+mod sessions;
 mod shared;
 mod socket;
 mod store;

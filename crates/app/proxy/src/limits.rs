@@ -82,3 +82,8 @@ pub const TABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long requests in flight may go on after the process was told to stop.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
+/// Batches of rollouts' requests that are kept for a control plane that is away: seven minutes of
+/// one rollout.
+pub const BATCHES_MAX: usize = 4_096;
+/// Buckets of latencies in them, 16 bytes each: 8 MB.
+pub const BATCH_BUCKETS_MAX: usize = 512 * 1024;

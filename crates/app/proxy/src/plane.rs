@@ -28,14 +28,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use switchback_domain::Generation;
 use switchback_ports::crash_point;
 use switchback_ports::data_plane::admin::{Health, PublishAnswer};
-use switchback_ports::data_plane::{ListenerReport, Report};
+use switchback_ports::data_plane::{Batches as Answer, Cursor, ListenerReport, Report};
 use switchback_routing::{Route, Router, Table};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::batches::Batches;
+use crate::cohorts::TICK;
 use crate::limits::ACKNOWLEDGE_MAX;
 use crate::listen::{Acceptor, RETRY_INTERVAL, bind};
 use crate::log;
@@ -62,6 +65,7 @@ pub(crate) struct Plane {
 #[derive(Debug)]
 struct State {
     registry: Registry,
+    batches: Batches,
     /// Every address the table names, and why it is not listened on.
     listeners: BTreeMap<SocketAddr, Option<String>>,
     /// The table on disk is not the one in force, and why.
@@ -86,6 +90,7 @@ impl Plane {
     ) -> Rc<Self> {
         let state = State {
             registry: Registry::new(shared.workers()),
+            batches: Batches::default(),
             listeners: BTreeMap::new(),
             unsaved: None,
             saved: Generation::default(),
@@ -229,7 +234,9 @@ impl Plane {
 
     fn swap(&self, table: Table, router: Router) {
         let current = self.shared.table.load_full();
-        let arms = self.state.borrow_mut().registry.arms(&table, &current);
+        let State { registry, batches, .. } = &mut *self.state.borrow_mut();
+        let parts = batches.parts(&table, |id| registry.latency(id));
+        let arms = registry.arms(&table, &current, &parts);
         self.shared.table.store(Arc::new(current.next(table, router, arms)));
     }
 
@@ -306,6 +313,41 @@ impl Plane {
                 self.try_listen(address);
             }
         }
+    }
+
+    /// Gathers what the workers counted of rollouts' requests, tick by tick.
+    pub(crate) async fn keep_collecting(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_open = false;
+        loop {
+            tick.tick().await;
+            let has_trial = self.shared.table.load().arms.iter().any(|arm| arm.part.is_some());
+            if is_open || has_trial {
+                is_open = self.collect().await;
+            }
+        }
+    }
+
+    /// Once. Says whether requests are still on their way.
+    async fn collect(&self) -> bool {
+        let ask = |worker: &mpsc::UnboundedSender<Command>| {
+            let (sender, answer) = oneshot::channel();
+            // A worker that is gone has handed over all it had.
+            let _ = worker.send(Command::Collect(sender));
+            answer
+        };
+        let waiting: Vec<_> = self.workers.iter().map(ask).collect();
+        let mut collected = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            collected.extend(answer.await.ok());
+        }
+        self.state.borrow_mut().batches.add(Instant::now(), collected)
+    }
+
+    /// What was counted of rollouts' requests after a cursor.
+    pub(crate) fn batches(&self, after: &Cursor) -> Answer {
+        self.state.borrow().batches.after(&self.incarnation, after)
     }
 
     pub(crate) fn report(&self) -> Report {

@@ -88,6 +88,8 @@ async fn control(options: &Options, state_dir: &Path, threads: Threads) -> Resul
     let answering = tokio::task::spawn_local(admin::serve(admin, listener));
     let listening = Rc::clone(&plane);
     let listening = tokio::task::spawn_local(async move { listening.retry_listening().await });
+    let collecting = Rc::clone(&plane);
+    let collecting = tokio::task::spawn_local(async move { collecting.keep_collecting().await });
     match &mut signals {
         Some(signals) => tokio::select! {
             () = signals.end() => {}
@@ -98,6 +100,7 @@ async fn control(options: &Options, state_dir: &Path, threads: Threads) -> Resul
     plane.set_stopping();
     listening.abort();
     finish(&plane, &workers, &stop).await;
+    collecting.abort();
     answering.abort();
     Ok(())
 }

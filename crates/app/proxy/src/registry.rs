@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use switchback_domain::{ArmStats, InstanceId, Version};
+use switchback_domain::{ArmStats, Histogram, InstanceId, Version};
 use switchback_ports::data_plane::ArmReport;
 use switchback_routing::{ArmId, Table};
 
+use crate::cohorts::Part;
 use crate::compiled::{Arm, Compiled, Endpoint};
 use crate::counters::Counters;
 use crate::limits::RETIRED_ARMS_MAX;
@@ -41,14 +42,29 @@ impl Registry {
         Self { workers, arms: BTreeMap::new(), leavings: 0, endpoints_made: 0 }
     }
 
-    /// The arms of a table in its order, each with the counters and instances it had before; as
-    /// they stand in the table in force where nothing changed.
-    pub(crate) fn arms(&mut self, table: &Table, current: &Compiled) -> Vec<Arc<Arm>> {
+    /// The arms of a table in its order, each with the counters and instances it had before and
+    /// with its part in a trial; as they stand in the table in force where nothing changed.
+    pub(crate) fn arms(
+        &mut self,
+        table: &Table,
+        current: &Compiled,
+        parts: &BTreeMap<ArmId, Part>,
+    ) -> Vec<Arc<Arm>> {
         let arms = table.arms.iter().enumerate();
-        arms.map(|(at, arm)| current.same_arm(at, arm).unwrap_or_else(|| self.arm(arm))).collect()
+        let of = |(at, arm): (usize, &switchback_routing::Arm)| {
+            let part = parts.get(&arm.id);
+            let same = current.same_arm(at, arm).filter(|own| own.part.as_ref() == part);
+            same.unwrap_or_else(|| self.arm(arm, part))
+        };
+        arms.map(of).collect()
     }
 
-    fn arm(&mut self, arm: &switchback_routing::Arm) -> Arc<Arm> {
+    /// The latencies of a version so far.
+    pub(crate) fn latency(&self, id: &ArmId) -> Histogram {
+        self.arms.get(id).map(|entry| entry.report(id).stats.latency).unwrap_or_default()
+    }
+
+    fn arm(&mut self, arm: &switchback_routing::Arm, part: Option<&Part>) -> Arc<Arm> {
         let workers = self.workers;
         let entry = self.arms.entry(arm.id.clone()).or_insert_with(|| Entry {
             version: arm.version.clone(),
@@ -68,7 +84,8 @@ impl Registry {
             };
             Arc::clone(entry.endpoints.entry(key.clone()).or_insert_with(fresh))
         });
-        Arc::new(Arm { id: arm.id.clone(), counters, endpoints: endpoints.collect() })
+        let (id, part) = (arm.id.clone(), part.cloned());
+        Arc::new(Arm { id, counters, endpoints: endpoints.collect(), part })
     }
 
     /// Every worker serves from `table` now: what it does not name gets no new request, so what is
@@ -159,11 +176,11 @@ mod tests {
     #[test]
     fn counts_go_on_when_a_version_comes_back() {
         let mut registry = Registry::new(1);
-        let arms = registry.arms(&table(&["v1"]), &Compiled::default());
+        let arms = registry.arms(&table(&["v1"]), &Compiled::default(), &BTreeMap::new());
         Ticket::accept(Arc::clone(&arms[0]), 0).settle(Outcome::Answered(1));
         registry.settle(&table(&[]));
         assert!(registry.arms.values().all(|entry| entry.live.is_none()), "kept as numbers");
-        let arms = registry.arms(&table(&["v1"]), &Compiled::default());
+        let arms = registry.arms(&table(&["v1"]), &Compiled::default(), &BTreeMap::new());
         let running = Ticket::accept(Arc::clone(&arms[0]), 0);
         registry.settle(&table(&[]));
         let report = registry.report();
@@ -180,7 +197,7 @@ mod tests {
         let mut registry = Registry::new(1);
         for n in 0..RETIRED_ARMS_MAX + 20 {
             let only = table(&[&format!("v{n}")]);
-            registry.arms(&only, &Compiled::default());
+            registry.arms(&only, &Compiled::default(), &BTreeMap::new());
             registry.settle(&only);
         }
         registry.settle(&table(&[]));

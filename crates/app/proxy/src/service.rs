@@ -90,7 +90,9 @@ fn assign(
             return refused(StatusCode::SERVICE_UNAVAILABLE, "no version serves this route");
         };
         let arm: Arc<Arm> = Arc::clone(arm);
-        Ok((Ticket::accept(arm, worker.index), route.timeout))
+        let mut ticket = Ticket::accept(arm, worker.index);
+        ticket.enroll(&worker.cohorts, None);
+        Ok((ticket, route.timeout))
     })
 }
 

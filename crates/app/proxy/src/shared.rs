@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
@@ -11,6 +12,8 @@ use crate::compiled::Compiled;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) table: Arc<ArcSwap<Compiled>>,
+    /// The moment that ticks are counted from.
+    pub(crate) born: Instant,
     lanes: Box<[Lane]>,
 }
 
@@ -35,7 +38,7 @@ impl Drop for Open {
 impl Shared {
     pub(crate) fn new(workers: usize) -> Self {
         let table = Arc::new(ArcSwap::from_pointee(Compiled::default()));
-        Self { table, lanes: (0..workers).map(|_| Lane::default()).collect() }
+        Self { table, born: Instant::now(), lanes: (0..workers).map(|_| Lane::default()).collect() }
     }
 
     pub(crate) fn workers(&self) -> usize {

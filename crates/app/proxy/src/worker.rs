@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 use crate::Error;
 use crate::codec::own::{Roster, Scratches};
 use crate::codec::{self, Codec};
+use crate::cohorts::{Cohorts, Collected};
 use crate::compiled::Compiled;
 use crate::pool::Pool;
 use crate::service::Entry;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Connection(std::net::TcpStream, Entry, Open),
     /// Answer as soon as every later request is routed by the newest table.
     Acknowledge(oneshot::Sender<()>),
+    /// Hand over what is complete of the requests of rollouts.
+    Collect(oneshot::Sender<Collected>),
     /// End when every connection has, or the grace is over.
     Finish,
 }
@@ -44,6 +47,7 @@ pub(crate) struct Worker {
     /// The own codec's connections, by what their clocks are.
     pub(crate) roster: Rc<Roster>,
     pub(crate) scratches: Scratches,
+    pub(crate) cohorts: Rc<Cohorts>,
     pub(crate) stop: watch::Receiver<bool>,
     table: RefCell<Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>>,
 }
@@ -56,6 +60,7 @@ impl Worker {
         stop: watch::Receiver<bool>,
     ) -> Rc<Self> {
         let table = RefCell::new(Cache::new(Arc::clone(&shared.table)));
+        let cohorts = Cohorts::new(shared.born);
         Rc::new(Self {
             index,
             shared,
@@ -64,6 +69,7 @@ impl Worker {
             own_pool: Pool::default(),
             roster: Rc::default(),
             scratches: Scratches::default(),
+            cohorts,
             stop,
             table,
         })
@@ -139,6 +145,10 @@ async fn work(
                     worker.sweep();
                     // Nobody waits any more: the publisher gave up.
                     let _ = done.send(());
+                }
+                Some(Command::Collect(answer)) => {
+                    // Whoever asked has ended: so will this worker.
+                    let _ = answer.send(worker.cohorts.collect(Instant::now()));
                 }
                 Some(Command::Finish) | None => break,
             },

@@ -10,7 +10,7 @@ use switchback_domain::{
 };
 use switchback_routing::{Arm, ArmId, Endpoint, Route, Steering, Table};
 
-use super::{DataPlane, Error, Report};
+use super::{Cursor, DataPlane, Error, Report};
 
 /// Addresses for the suite.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +87,15 @@ async fn starts_empty(data_plane: &dyn DataPlane) {
     assert_eq!(report.generation, Generation::default(), "no table yet");
     assert!(report.arms.is_empty() && report.listeners.is_empty());
     assert!(!report.incarnation.is_empty());
+    for cursor in [Cursor::default(), Cursor { incarnation: "elsewhere".to_owned(), place: 9 }] {
+        match data_plane.batches(&cursor).await {
+            Ok(none) => {
+                let next = Cursor { incarnation: report.incarnation.clone(), place: 0 };
+                assert_eq!((none.next, none.batches.len()), (next, 0), "nothing was counted yet");
+            }
+            Err(error) => panic!("no batches: {error}"),
+        }
+    }
 }
 
 async fn takes_a_table(data_plane: &dyn DataPlane, addresses: Addresses) -> Table {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use switchback_domain::{ArmStats, Generation, InstanceId, Version};
 use switchback_routing::{ArmId, Router, Table};
 
-use super::{ArmReport, DataPlane, Error, ListenerReport, Report};
+use super::{ArmReport, Batches, Counted, Cursor, DataPlane, Error, ListenerReport, Report};
 
 /// The in-memory data plane. Tables behave as the port demands; traffic is what [`Self::count`]
 /// and [`Self::set_in_flight`] say.
@@ -24,11 +24,12 @@ struct State {
     table: Table,
     published: Vec<Table>,
     taken: BTreeSet<SocketAddr>,
-    arms: BTreeMap<ArmId, Counted>,
+    arms: BTreeMap<ArmId, Figures>,
+    batches: Vec<Counted>,
 }
 
 #[derive(Debug)]
-struct Counted {
+struct Figures {
     version: Version,
     in_flight: BTreeMap<InstanceId, u64>,
     stats: ArmStats,
@@ -60,6 +61,7 @@ impl FakeDataPlane {
         let mut state = self.state();
         state.starts += 1;
         state.arms.clear();
+        state.batches.clear();
         let table = state.table.clone();
         state.take(table);
     }
@@ -75,6 +77,14 @@ impl FakeDataPlane {
         let Some(counted) = state.arms.get_mut(arm) else { return false };
         counted.stats = counted.stats.merge(more);
         true
+    }
+
+    /// Adds a batch to what it has counted of a rollout; its number follows the trial's last one.
+    pub fn count_batch(&self, mut batch: Counted) {
+        let mut state = self.state();
+        let of_trial = state.batches.iter().filter(|known| known.trial == batch.trial);
+        batch.sequence = 1 + of_trial.map(|known| known.sequence).max().unwrap_or(0);
+        state.batches.push(batch);
     }
 
     /// Sets the requests on their way to an instance of an arm that some table named; `false`
@@ -125,14 +135,26 @@ impl State {
         for arm in &table.arms {
             let version = arm.version.clone();
             let (in_flight, stats) = (BTreeMap::new(), ArmStats::default());
-            let fresh = Counted { version, in_flight, stats };
+            let fresh = Figures { version, in_flight, stats };
             self.arms.entry(arm.id.clone()).or_insert(fresh);
         }
         self.table = table;
     }
 
+    fn incarnation(&self) -> String {
+        format!("fake-{}", self.starts)
+    }
+
+    fn batches(&self, after: &Cursor) -> Batches {
+        let incarnation = self.incarnation();
+        let read = if after.incarnation == incarnation { after.place } else { 0 };
+        let unread = usize::try_from(read).unwrap_or(usize::MAX).min(self.batches.len());
+        let place = self.batches.len() as u64;
+        Batches { next: Cursor { incarnation, place }, batches: self.batches[unread..].to_vec() }
+    }
+
     fn report(&self) -> Report {
-        let arm = |(id, counted): (&ArmId, &Counted)| ArmReport {
+        let arm = |(id, counted): (&ArmId, &Figures)| ArmReport {
             arm: id.clone(),
             version: counted.version.clone(),
             in_flight: counted.in_flight.values().sum(),
@@ -141,7 +163,7 @@ impl State {
         };
         let addresses: BTreeSet<_> = self.table.routes.iter().map(|route| route.listen).collect();
         Report {
-            incarnation: format!("fake-{}", self.starts),
+            incarnation: self.incarnation(),
             generation: self.table.generation,
             arms: self.arms.iter().map(arm).collect(),
             listeners: addresses
@@ -165,6 +187,12 @@ impl DataPlane for FakeDataPlane {
         let state = self.state();
         state.available()?;
         Ok(state.report())
+    }
+
+    async fn batches(&self, after: &Cursor) -> Result<Batches, Error> {
+        let state = self.state();
+        state.available()?;
+        Ok(state.batches(after))
     }
 }
 

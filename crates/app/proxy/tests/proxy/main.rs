@@ -13,6 +13,7 @@ mod own_codec {
     mod strict;
     mod support;
     mod switching;
+    mod trials;
 }
 
 #[path = "."]

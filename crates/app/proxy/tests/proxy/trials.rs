@@ -1,0 +1,133 @@
+//! What the data plane tells about the requests of a rollout: batches that add up to the ledger,
+//! each under one weight, and hung requests at the cap age.
+
+use std::collections::BTreeSet;
+
+use hyper::{Response, StatusCode};
+use switchback_analysis::ArmBatch;
+use switchback_domain::{ArmStats, Split, Weight};
+use switchback_ports::DataPlane;
+use switchback_ports::data_plane::{Batches, Cursor};
+use switchback_routing::{Candidate, Table};
+
+use super::support::*;
+
+/// `v1` serves, `v2` is on trial with this share.
+fn on_trial(counter: u64, listen: std::net::SocketAddr, arms: &[Arm], percent: u16) -> Table {
+    let split = Split::between(release("v1"), release("v2"), Weight::from_percent(percent));
+    let mut table = table(counter, listen, arms.to_vec(), split);
+    let (release, salt) = (release("v2"), "r1".to_owned());
+    table.routes[0].steering.candidate = Some(Candidate { release, salt, open: true });
+    table
+}
+
+type Arm = switchback_routing::Arm;
+
+/// Fails every third request, never answers those for `/hang`.
+async fn bad_instance() -> std::net::SocketAddr {
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    instance(move |request| {
+        let asked = std::sync::Arc::clone(&asked);
+        async move {
+            if request.uri().path() == "/hang" {
+                std::future::pending::<()>().await;
+            }
+            let number = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut response = Response::new(full("v2"));
+            if number.is_multiple_of(3) {
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            }
+            response
+        }
+    })
+    .await
+}
+
+async fn all(proxy: &Running) -> Batches {
+    proxy.plane.batches(&Cursor::default()).await.unwrap()
+}
+
+/// Requests, failures and answered requests.
+fn sum(batches: &Batches, of: fn(&switchback_ports::data_plane::Counted) -> &ArmBatch) -> [u64; 3] {
+    let one = |it: &ArmBatch| [it.requests(), it.failed(), it.latency.count()];
+    let add = |sum: [u64; 3], more: [u64; 3]| [0, 1, 2].map(|at| sum[at] + more[at]);
+    batches.batches.iter().map(|batch| one(of(batch))).fold([0; 3], add)
+}
+
+fn ledger(stats: &ArmStats) -> [u64; 3] {
+    [stats.accepted, stats.failed(), stats.answered()]
+}
+
+#[tokio::test]
+async fn batches_add_up_to_the_ledger_and_have_one_weight_each() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    let arms = [arm("v1", &[version("v1").await]), arm("v2", &[bad_instance().await])];
+    let mut connections = [client_of(&proxy, listen, &arms).await, client(listen).await];
+    for round in 0..20 {
+        let percent = [20, 50, 80][round % 3];
+        let counter = 2 + u64::try_from(round).unwrap();
+        proxy.plane.publish(&on_trial(counter, listen, &arms, percent)).await.unwrap();
+        for _ in 0..40 {
+            for connection in &mut connections {
+                connection.ready().await.unwrap();
+                read(connection.send_request(get("/")).await.unwrap()).await;
+            }
+        }
+    }
+    let (old, new) = (proxy.stats("v1").await, proxy.stats("v2").await);
+    assert_eq!(old.accepted + new.accepted, 1_600);
+    eventually("the batches have all of it", async || {
+        let batches = all(&proxy).await;
+        sum(&batches, |it| &it.candidate)[0] + sum(&batches, |it| &it.baseline)[0] == 1_600
+    })
+    .await;
+    let batches = all(&proxy).await;
+    assert_eq!(sum(&batches, |it| &it.candidate), ledger(&new));
+    assert_eq!(sum(&batches, |it| &it.baseline), ledger(&old));
+    let weights: BTreeSet<_> = batches.batches.iter().map(|batch| batch.weight).collect();
+    assert_eq!(weights, [20, 50, 80].map(Weight::from_percent).into());
+    let numbers: Vec<_> = batches.batches.iter().map(|batch| batch.sequence).collect();
+    assert_eq!(numbers, (1..=batches.next.place).collect::<Vec<_>>(), "none is missing");
+    assert!(proxy.plane.batches(&batches.next).await.unwrap().batches.is_empty(), "read once");
+}
+
+/// A first client, of the table without a candidate: nothing of it is evidence.
+async fn client_of(
+    proxy: &Running,
+    listen: std::net::SocketAddr,
+    arms: &[Arm],
+) -> hyper::client::conn::http1::SendRequest<Body> {
+    let split = Split::all(release("v1"));
+    proxy.plane.publish(&table(1, listen, arms.to_vec(), split)).await.unwrap();
+    client(listen).await
+}
+
+#[tokio::test]
+async fn a_request_that_hangs_is_counted_while_it_hangs() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    let arms = [arm("v1", &[version("v1").await]), arm("v2", &[bad_instance().await])];
+    let mut connection = client_of(&proxy, listen, &arms).await;
+    for _ in 0..100 {
+        connection.ready().await.unwrap();
+        read(connection.send_request(get("/")).await.unwrap()).await;
+    }
+    proxy.plane.publish(&on_trial(2, listen, &arms, 50)).await.unwrap();
+    let mut hanging = Vec::new();
+    while proxy.in_flight("v2").await < 5 {
+        let mut connection = client(listen).await;
+        hanging.push(tokio::spawn(async move { connection.send_request(get("/hang")).await }));
+    }
+    eventually("hung requests are evidence", async || {
+        let batches = all(&proxy).await;
+        let unfinished = batches.batches.iter().map(|batch| batch.candidate.unfinished);
+        unfinished.sum::<u64>() >= 5
+    })
+    .await;
+    assert!(proxy.in_flight("v2").await >= 5, "they hang still");
+    let caps: BTreeSet<_> = all(&proxy).await.batches.iter().map(|it| it.cap_age_ms).collect();
+    assert!(
+        caps.iter().all(|cap| (250..10_000).contains(cap)),
+        "from the baseline's p99: {caps:?}"
+    );
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
+}
