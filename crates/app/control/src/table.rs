@@ -26,11 +26,11 @@ pub(crate) fn build(services: &BTreeMap<ServiceKey, Service>, generation: Genera
 
 fn arm(service: &Service, release: &ReleaseId, pool: &Pool) -> Option<Arm> {
     let known = service.releases.get(release)?;
-    known.workload.route.as_ref()?;
     Some(Arm {
         id: ArmId { service: service.key.clone(), release: release.clone() },
         version: known.version.clone(),
         endpoints: endpoints(&service.key, release, pool),
+        upstream: known.workload.route.as_ref()?.upstream.clone(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
 use switchback_domain::route::RouteRules;
 use switchback_domain::strategy::{BusyPolicy, FailureAction, RolloutPolicy, StrategyKind};
+use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::trigger::Triggers;
 use switchback_domain::workload::{RouteSpec, RuntimeKind};
 use switchback_domain::{
@@ -44,6 +45,8 @@ pub(crate) fn release(version: &str) -> Release {
             path_prefix: "/".to_owned(),
             timeout: Duration::from_secs(30),
             rules: RouteRules::default(),
+            tls: None,
+            upstream: UpstreamSpec::default(),
         }),
         stop_timeout: Duration::from_secs(1),
     };

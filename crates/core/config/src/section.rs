@@ -13,6 +13,7 @@ pub(crate) mod route;
 pub(crate) mod route_affinity;
 pub(crate) mod route_match;
 pub(crate) mod route_rules;
+pub(crate) mod route_tls;
 pub(crate) mod service;
 pub(crate) mod step;
 pub(crate) mod strategy;

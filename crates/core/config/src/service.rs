@@ -6,7 +6,7 @@ use serde::Serialize;
 use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
 use switchback_domain::strategy::{Hook, RolloutPolicy, Step, StrategyKind};
 use switchback_domain::template::{Variables, render};
-use switchback_domain::workload::ConfigFile;
+use switchback_domain::workload::{ConfigFile, RouteSpec};
 use switchback_domain::{
     EnvironmentName, ProjectName, Release, ServiceKey, ServiceName, Version, Workload,
 };
@@ -93,12 +93,19 @@ impl ServiceConfig {
             config.push(ConfigFile { target, content: render(content, &variables) });
         }
         let template = &self.workload;
+        let place = |path: &str| joined(base_dir, &render(path, &variables));
+        let route = template.route.as_ref().map(|route| RouteSpec {
+            tls: route.tls.as_ref().map(|tls| tls.with_paths(place)),
+            upstream: route.upstream.with_paths(place),
+            ..route.clone()
+        });
         let workload = Workload {
             command: template.command.iter().map(fill).collect(),
             working_dir: joined(base_dir, &fill(&template.working_dir)),
             env: template.env.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
             config,
             health: rendered_checks(&template.health, &variables),
+            route,
             ..template.clone()
         };
         Ok(Release::new(self.key(), version.clone(), workload))

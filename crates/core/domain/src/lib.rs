@@ -17,6 +17,7 @@ pub mod stats;
 pub mod strategy;
 pub mod template;
 pub mod time;
+pub mod tls;
 pub mod trigger;
 pub mod verdict;
 pub mod weight;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::probe::HealthChecks;
 use crate::route::RouteRules;
+use crate::tls::{TlsSpec, UpstreamSpec};
 
 /// Where instances run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,6 +43,12 @@ pub struct RouteSpec {
     /// Which of these requests, and what beside weights decides who gets them.
     #[serde(default, skip_serializing_if = "RouteRules::is_default")]
     pub rules: RouteRules,
+    /// How clients are spoken to when not in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+    /// How instances are spoken to.
+    #[serde(default, skip_serializing_if = "UpstreamSpec::is_default")]
+    pub upstream: UpstreamSpec,
 }
 
 /// What an instance of a release is made from. Texts may hold `{{version}}`, `{{environment}}`,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use switchback_domain::route::{
     Affinity, Conditions, PathMatch, RequestMatch, RouteRules, TextMatch,
 };
+use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::{
     EnvironmentName, Generation, InstanceId, ReleaseId, ServiceKey, ServiceName, Split, Version,
     Weight,
@@ -118,7 +119,12 @@ fn table(hosts: usize, rules: &RouteRules, listen: SocketAddr) -> Table {
         let id = ArmId { service: key.clone(), release: ReleaseId::from_stored(version) };
         let instance = InstanceId::new(&key, &id.release, 0);
         let endpoints = vec![Endpoint { instance, address: listen }];
-        Arm { id, version: Version::new(version).unwrap(), endpoints }
+        Arm {
+            id,
+            version: Version::new(version).unwrap(),
+            endpoints,
+            upstream: UpstreamSpec::default(),
+        }
     });
     let [old, new] = arms.each_ref().map(|arm| arm.id.release.clone());
     let candidate = Candidate { release: new.clone(), salt: "r1".to_owned(), open: true };
@@ -132,6 +138,7 @@ fn table(hosts: usize, rules: &RouteRules, listen: SocketAddr) -> Table {
         timeout: Duration::from_secs(30),
         split: Split::between(old.clone(), new.clone(), Weight::from_percent(10)),
         steering: steering.clone(),
+        tls: None,
     };
     let routes = (0..ROUTES).map(route).collect();
     Table { generation: Generation::default(), routes, arms: arms.to_vec() }

@@ -69,6 +69,20 @@ pub enum Invalid {
         /// Where to.
         to: ServiceKey,
     },
+    /// One address, one host, two ways to be spoken to.
+    #[error(
+        "{} and {} want different `tls` for {listen}, host {host}: one address is encrypted for \
+         all or for none, and one host has one certificate",
+        services[0], services[1]
+    )]
+    TlsDiffers {
+        /// Where.
+        listen: SocketAddr,
+        /// Which host; `*` is any.
+        host: String,
+        /// Who came first and who second.
+        services: Box<[ServiceKey; 2]>,
+    },
     /// Port 0 means a different port at every start.
     #[error("{0} listens on port 0; a route needs a fixed port")]
     PortZero(ServiceKey),
@@ -104,9 +118,15 @@ impl Table {
         Ok(known)
     }
 
-    /// What can be said of each route by itself.
+    /// What can be said of each route by itself, and of how they are encrypted.
     pub(crate) fn check_routes(&self) -> Result<(), Invalid> {
-        self.routes.iter().try_for_each(check_route)
+        self.routes.iter().try_for_each(check_route)?;
+        let differing = tls_conflict(&self.routes);
+        differing.map_or(Ok(()), |(first, second, listen, host)| {
+            let services = [first, second].map(|index| self.routes[index].service.clone());
+            let host = host.unwrap_or("*").to_owned();
+            Err(Invalid::TlsDiffers { listen, host, services: Box::new(services) })
+        })
     }
 
     /// That no two routes take the same requests.
@@ -127,6 +147,36 @@ impl Table {
 pub(crate) fn unknown_arm(service: &ServiceKey, release: &ReleaseId) -> Invalid {
     let (service, release) = (service.clone(), release.clone());
     Invalid::UnknownArm(ArmId { service, release })
+}
+
+/// A pair of routes whose settings for encryption exclude each other, as indices, and where they
+/// meet; no host is any. An address is encrypted for all or for none, and a host on it has one
+/// certificate.
+pub fn tls_conflict(routes: &[Route]) -> Option<(usize, usize, SocketAddr, Option<&str>)> {
+    if routes.iter().all(|route| route.tls.is_none()) {
+        return None;
+    }
+    let mut plain_or_not = HashMap::new();
+    let mut by_host = HashMap::new();
+    for (index, route) in routes.iter().enumerate() {
+        let own = [false, true].into_iter().flat_map(|is_preview| places(route, is_preview));
+        for (listen, host) in own {
+            let encrypted = route.tls.is_some();
+            let (first, tls) = *plain_or_not.entry(listen).or_insert((index, encrypted));
+            if tls != encrypted {
+                return Some((first, index, listen, None));
+            }
+            let (first, tls) = *by_host.entry((listen, host)).or_insert((index, &route.tls));
+            if *tls != route.tls {
+                return Some((first, index, listen, host));
+            }
+        }
+    }
+    let redirects = routes.iter().enumerate().filter_map(|(index, route)| {
+        let listen = route.tls.as_ref()?.redirect_from?;
+        Some((*plain_or_not.get(&listen).filter(|(_, tls)| *tls)?, index, listen))
+    });
+    redirects.map(|((first, _), index, listen)| (first, index, listen, None)).next()
 }
 
 /// What one rule of a route takes; two with the same would leave one of them without requests.
@@ -186,10 +236,7 @@ fn claim<'t>(
 }
 
 /// The addresses and hosts of a route, or of its preview; `None` stands for any host.
-pub(crate) fn places(
-    route: &Route,
-    is_preview: bool,
-) -> impl Iterator<Item = (SocketAddr, Option<&str>)> {
+pub fn places(route: &Route, is_preview: bool) -> impl Iterator<Item = (SocketAddr, Option<&str>)> {
     let preview = route.steering.rules.preview.as_ref();
     let (listen, hosts) = match (is_preview, preview) {
         (false, _) => (Some(route.listen), route.hosts.as_slice()),
@@ -231,6 +278,9 @@ fn check_route(route: &Route) -> Result<(), Invalid> {
     if !is_path(&route.path_prefix) {
         let path_prefix = route.path_prefix.clone();
         return Err(Invalid::PathPrefix { service: service.clone(), path_prefix });
+    }
+    if route.tls.as_ref().and_then(|tls| tls.redirect_from).is_some_and(|from| from.port() == 0) {
+        return Err(Invalid::PortZero(service.clone()));
     }
     check_rules(route)
 }

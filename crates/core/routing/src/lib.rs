@@ -16,7 +16,7 @@ pub mod router;
 mod selection;
 pub mod table;
 
-pub use check::{Claim, Invalid};
+pub use check::{Claim, Invalid, places, tls_conflict};
 pub use entry::{Assignment, Reason, RouteEntry};
 pub use pattern::{Pattern, PatternError};
 pub use request::{Headers, RequestView};

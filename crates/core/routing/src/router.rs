@@ -81,6 +81,7 @@ fn takes_the_same(old: &[Route], new: &[Route]) -> bool {
             && old.hosts == new.hosts
             && of_old.matches == of_new.matches
             && of_old.preview == of_new.preview
+            && old.tls == new.tls
     };
     old.len() == new.len() && old.iter().zip(new).all(same)
 }

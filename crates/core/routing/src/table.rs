@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use switchback_domain::route::{RouteMode, RouteRules};
+use switchback_domain::tls::{TlsSpec, UpstreamSpec};
 use switchback_domain::workload::RouteSpec;
 use switchback_domain::{Generation, InstanceId, ReleaseId, ServiceKey, Split, Version};
 
@@ -38,6 +39,9 @@ pub struct Route {
     /// What beside the split decides; tables made before it have none.
     #[serde(default, skip_serializing_if = "Steering::is_default")]
     pub steering: Steering,
+    /// How its clients are spoken to when not in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
 }
 
 impl Route {
@@ -51,11 +55,19 @@ impl Route {
             timeout: spec.timeout,
             split,
             steering: Steering { rules: spec.rules.clone(), ..Steering::default() },
+            tls: spec.tls.clone(),
         }
     }
 
-    /// The addresses it needs to be listened on: its own, and its preview's.
+    /// The addresses it needs to be listened on: its own, its preview's, and the plain one whose
+    /// requests are sent on.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let redirect = self.tls.as_ref().and_then(|tls| tls.redirect_from);
+        self.serving_addresses().chain(redirect)
+    }
+
+    /// The addresses it answers on itself: its own, and its preview's.
+    pub fn serving_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let preview = self.steering.rules.preview.as_ref().and_then(|preview| preview.listen);
         [self.listen].into_iter().chain(preview)
     }
@@ -119,6 +131,9 @@ pub struct Arm {
     pub version: Version,
     /// Where it answers.
     pub endpoints: Vec<Endpoint>,
+    /// In which way.
+    #[serde(default, skip_serializing_if = "UpstreamSpec::is_default")]
+    pub upstream: UpstreamSpec,
 }
 
 /// One ready instance.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::{
     ArmStats, EnvironmentName, Epoch, Generation, InstanceId, ReleaseId, ServiceKey, ServiceName,
     Split, Version, Weight,
@@ -47,6 +48,7 @@ pub fn sample_arm(version: &str, addresses: &[SocketAddr]) -> Arm {
         id: ArmId { service: sample_service(), release },
         version: Version::new(version).expect("samples have well-formed versions"),
         endpoints: addresses.iter().map(endpoint).collect(),
+        upstream: UpstreamSpec::default(),
     }
 }
 
@@ -60,6 +62,7 @@ pub fn sample_route(listen: SocketAddr, split: Split<ReleaseId>) -> Route {
         timeout: Duration::from_secs(5),
         split,
         steering: Steering::default(),
+        tls: None,
     }
 }
 

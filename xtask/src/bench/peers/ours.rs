@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use switchback_dataplane::{Options, ProxyDataPlane};
+use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::{
     Epoch, Generation, InstanceId, ReleaseId, ServiceKey, Split, Version, Weight, socket_path,
 };
@@ -145,6 +146,7 @@ fn table(plan: Plan, port: u16, generation: Generation) -> Result<Table> {
             id: ArmId { service: service.clone(), release: release.clone() },
             version: Version::new(release.as_str())?,
             endpoints: vec![Endpoint { instance, address }],
+            upstream: UpstreamSpec::default(),
         });
     }
     let [first, second] = releases;
@@ -157,6 +159,7 @@ fn table(plan: Plan, port: u16, generation: Generation) -> Result<Table> {
         timeout: TIMEOUT,
         split: Split::between(first, second, weight),
         steering: Steering::default(),
+        tls: None,
     };
     let routes = match plan.routes {
         Routes::One => vec![any],

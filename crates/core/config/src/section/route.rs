@@ -9,6 +9,7 @@ use switchback_routing::Route;
 use crate::diagnostic::Code;
 use crate::reader::{Fields, Reader};
 use crate::section::route_rules::{self, RULES};
+use crate::section::route_tls::{self, ENCRYPTION};
 use crate::table::{Kind, Table, field};
 use crate::value::{Node, Value};
 
@@ -34,6 +35,7 @@ pub(crate) static ROUTE: Table = Table::new(
             field("timeout", Kind::Duration, "Time to the response head. Default: 30s."),
         ],
         &RULES,
+        &ENCRYPTION,
     ],
 );
 
@@ -48,12 +50,15 @@ pub(crate) fn route(reader: &mut Reader, node: &Node) -> Option<RouteSpec> {
     let timeout = fields.read("timeout", reader, Reader::duration_above_zero);
     let path_prefix = path_prefix.unwrap_or_else(|| "/".to_owned());
     let rules = route_rules::rules(reader, &fields, &path_prefix);
+    let (tls, upstream) = (route_tls::tls(reader, &fields), route_tls::upstream(reader, &fields));
     Some(RouteSpec {
         hosts: host_names(reader, &fields),
         listen: listen?,
         path_prefix,
         timeout: timeout.unwrap_or(TIMEOUT),
         rules,
+        tls,
+        upstream,
     })
 }
 
@@ -169,6 +174,7 @@ pub(crate) struct Place<'n> {
 /// listened on beside an earlier one. Routes with other hosts, paths or conditions can share an
 /// address: the router takes the narrower one.
 pub(crate) fn conflicts(reader: &mut Reader, places: &[Place<'_>]) {
+    route_tls::conflicts(reader, places);
     let mut taken = Vec::new();
     for (index, place) in places.iter().enumerate() {
         let mut claims = place.route.claims();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod choice;
+mod encryption;
 mod paths;
 mod rules;
 mod support;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use switchback_domain::route::{Conditions, PathMatch, RequestMatch, RouteRules, TextMatch};
+use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::{
     EnvironmentName, Generation, InstanceId, ReleaseId, ServiceKey, ServiceName, Split, Version,
     Weight,
@@ -32,7 +33,7 @@ pub(crate) fn arm(service: &str, name: &str) -> Arm {
     let id = ArmId { service: key(service), release: release(name) };
     let instance = InstanceId::new(&id.service, &id.release, 0);
     let endpoints = vec![Endpoint { instance, address: listen() }];
-    Arm { id, version: Version::new(name).unwrap(), endpoints }
+    Arm { id, version: Version::new(name).unwrap(), endpoints, upstream: UpstreamSpec::default() }
 }
 
 pub(crate) fn route(service: &str, hosts: &[&str], path_prefix: &str) -> Route {
@@ -44,6 +45,7 @@ pub(crate) fn route(service: &str, hosts: &[&str], path_prefix: &str) -> Route {
         timeout: Duration::from_secs(5),
         split: Split::all(release("v1")),
         steering: Steering::default(),
+        tls: None,
     }
 }
 
