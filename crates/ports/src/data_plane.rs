@@ -50,6 +50,22 @@ pub struct ArmReport {
     pub in_flight_by_instance: BTreeMap<InstanceId, u64>,
     /// What was counted.
     pub stats: ArmStats,
+    /// What is done about its instances.
+    #[serde(default)]
+    pub trouble: ArmTrouble,
+}
+
+/// What the data plane does about slow, failing and new instances of a version: what the numbers
+/// of a comparison may be discounted by.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ArmTrouble {
+    /// How often an instance was ejected for failing again and again.
+    pub ejections: u64,
+    /// Those that are ejected now.
+    pub ejected: Vec<InstanceId>,
+    /// Those that are new and get fewer requests than the others.
+    pub warming: Vec<InstanceId>,
 }
 
 /// One listening address.

@@ -1,93 +1,210 @@
-//! Which instance of a version: the less busy of two drawn at random, passing over those that
-//! just refused a connection. The last one left is never passed over.
+//! Which instance of a version: of two drawn at random the one that answers sooner, by its recent
+//! response times and what is on its way to it; new ones less often. Those that refuse or fail
+//! again and again are passed over, but never the last one left.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::RngExt;
+use switchback_resilience::{Moment, may_eject, turns_away};
 
-use crate::compiled::Endpoint;
+use crate::compiled::{Arm, Endpoint};
 
-/// Draws an instance that is not in `tried`; `None` when every one was tried.
+/// Draws an instance of `arm` that is not in `tried`; `None` when every one was tried.
 pub(crate) fn draw(
-    endpoints: &[Arc<Endpoint>],
+    arm: &Arm,
     tried: &[u64],
     worker: usize,
+    now: impl FnOnce() -> Moment,
 ) -> Option<Arc<Endpoint>> {
-    if let ([only], []) = (endpoints, tried) {
+    let endpoints = &arm.endpoints;
+    if let ([only], []) = (endpoints.as_slice(), tried) {
         return Some(Arc::clone(only));
     }
+    let place = Place { worker, now: now(), slow_start: arm.balance.slow_start };
     let untried = |endpoint: &&Arc<Endpoint>| !tried.contains(&endpoint.id);
-    let healthy = |endpoint: &&Arc<Endpoint>| untried(endpoint) && !endpoint.is_ejected();
+    let healthy =
+        |endpoint: &&Arc<Endpoint>| untried(endpoint) && !endpoint.is_passed_over(place.now);
     let mut count = endpoints.iter().filter(healthy).count();
     if count > 0 {
-        return less_busy(count, worker, |nth| endpoints.iter().filter(healthy).nth(nth));
+        return place.better(count, |nth| endpoints.iter().filter(healthy).nth(nth));
     }
     count = endpoints.iter().filter(untried).count();
-    less_busy(count, worker, |nth| endpoints.iter().filter(untried).nth(nth))
+    place.better(count, |nth| endpoints.iter().filter(untried).nth(nth))
 }
 
-fn less_busy<'a>(
-    count: usize,
+/// Where and when instances are compared.
+struct Place {
     worker: usize,
-    nth: impl Fn(usize) -> Option<&'a Arc<Endpoint>>,
-) -> Option<Arc<Endpoint>> {
-    if count <= 1 {
-        return nth(0).cloned();
+    now: Moment,
+    slow_start: Duration,
+}
+
+impl Place {
+    fn better<'a>(
+        &self,
+        count: usize,
+        nth: impl Fn(usize) -> Option<&'a Arc<Endpoint>>,
+    ) -> Option<Arc<Endpoint>> {
+        if count <= 1 {
+            return nth(0).cloned();
+        }
+        let mut random = rand::rng();
+        let first = random.random_range(0..count);
+        // Any other one, each with the same chance.
+        let second = (first + random.random_range(1..count)) % count;
+        let (first, second) = (nth(first)?, nth(second)?);
+        let load = |endpoint: &Endpoint| endpoint.load(self.worker, self.now);
+        let (chosen, other) =
+            if load(second) < load(first) { (second, first) } else { (first, second) };
+        let readiness = |endpoint: &Endpoint| endpoint.readiness(self.now, self.slow_start);
+        let (own, others) = (readiness(chosen), readiness(other));
+        let spared = own < others && turns_away(own, others, random.random());
+        Some(Arc::clone(if spared { other } else { chosen }))
     }
-    let mut random = rand::rng();
-    let first = random.random_range(0..count);
-    // Any other one, each with the same chance.
-    let second = (first + random.random_range(1..count)) % count;
-    let (first, second) = (nth(first)?, nth(second)?);
-    let chosen = if second.load(worker) < first.load(worker) { second } else { first };
-    Some(Arc::clone(chosen))
+}
+
+/// How an instance did with an attempt, as far as its head tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Good,
+    /// An answer with 5xx, or none.
+    Bad,
+}
+
+impl Arm {
+    /// Learns from an attempt. With one instance there is nothing to choose, so nothing to learn.
+    pub(crate) fn learn(
+        &self,
+        endpoint: &Endpoint,
+        worker: usize,
+        deed: Deed,
+        since: Moment,
+        now: impl FnOnce() -> Moment,
+    ) {
+        if self.endpoints.len() < 2 {
+            return;
+        }
+        let now = now();
+        match deed {
+            Deed::Good => {
+                endpoint.answered(worker, now, now.since(since));
+                if let Some(policy) = &self.balance.ejection {
+                    endpoint.succeeded(policy, now);
+                }
+            }
+            Deed::Bad => {
+                endpoint.slowed(worker, now, now.since(since));
+                self.hold_against(endpoint, now);
+            }
+        }
+    }
+
+    /// Ejects an instance that failed once too often. One at a time, so that never too many are.
+    fn hold_against(&self, endpoint: &Endpoint, now: Moment) {
+        let Some(policy) = &self.balance.ejection else { return };
+        self.health.ejecting(|ejections| {
+            let ejected = self.endpoints.iter().filter(|other| other.is_ejected(now)).count();
+            let may = may_eject(ejected, self.endpoints.len());
+            *ejections += u64::from(endpoint.failed(policy, now, may));
+        });
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use switchback_domain::InstanceId;
+    use switchback_domain::resilience::Balance;
+    use switchback_ports::data_plane::conformance::sample_arm;
 
     use super::*;
-    use crate::compiled::Visit;
+    use crate::clock;
+    use crate::compiled::{Health, Visit};
+    use crate::counters::Counters;
 
-    fn endpoints(count: u16) -> Vec<Arc<Endpoint>> {
+    fn arm_of(count: u16) -> Arm {
         let endpoint = |n: u16| {
             let instance = InstanceId::from_stored(n.to_string());
             Arc::new(Endpoint::new(u64::from(n), instance, ([127, 0, 0, 1], 1000 + n).into(), 1))
         };
-        (0..count).map(endpoint).collect()
+        Arm {
+            id: sample_arm("v1", &[]).id,
+            counters: Arc::new(Counters::new(1)),
+            endpoints: (0..count).map(endpoint).collect(),
+            part: None,
+            balance: Balance::default(),
+            health: Arc::new(Health::default()),
+        }
+    }
+
+    fn drawn(arm: &Arm, tried: &[u64]) -> Option<u64> {
+        draw(arm, tried, 0, clock::now).map(|endpoint| endpoint.id)
+    }
+
+    fn fail(arm: &Arm, id: usize, times: usize) {
+        for _ in 0..times {
+            arm.learn(&arm.endpoints[id], 0, Deed::Bad, clock::now(), clock::now);
+        }
     }
 
     #[test]
     fn a_refusing_instance_is_passed_over_but_never_the_last() {
-        let all = endpoints(3);
-        all[0].eject();
-        assert!((0..200).all(|_| draw(&all, &[], 0).is_some_and(|drawn| drawn.id != 0)));
-        all[1].eject();
-        all[2].eject();
-        assert!(draw(&all, &[], 0).is_some());
-        assert_eq!(draw(&all, &[1, 2], 0).map(|drawn| drawn.id), Some(0));
-        assert!(draw(&all, &[0, 1, 2], 0).is_none());
-        all[0].readmit();
-        assert_eq!(draw(&all, &[], 0).map(|drawn| drawn.id), Some(0));
+        let arm = arm_of(3);
+        arm.endpoints[0].refused(clock::now());
+        assert!((0..200).all(|_| drawn(&arm, &[]).is_some_and(|id| id != 0)));
+        arm.endpoints[1].refused(clock::now());
+        arm.endpoints[2].refused(clock::now());
+        assert!(drawn(&arm, &[]).is_some());
+        assert_eq!(drawn(&arm, &[1, 2]), Some(0));
+        assert_eq!(drawn(&arm, &[0, 1, 2]), None);
+        arm.endpoints[0].took_connection();
+        assert_eq!(drawn(&arm, &[]), Some(0));
+    }
+
+    #[test]
+    fn failing_instances_are_ejected_up_to_half_of_them() {
+        let arm = arm_of(4);
+        for id in 0..4 {
+            fail(&arm, id, 20);
+        }
+        let now = clock::now();
+        let out: Vec<_> = arm.endpoints.iter().filter(|one| one.is_ejected(now)).collect();
+        assert_eq!((out.len(), arm.health.ejections()), (2, 2));
+        assert!((0..200).all(|_| drawn(&arm, &[]).is_some_and(|id| id > 1)));
+        let two = arm_of(2);
+        fail(&two, 0, 5);
+        fail(&two, 1, 50);
+        assert_eq!(two.health.ejections(), 1, "never the last");
     }
 
     #[test]
     fn the_less_busy_of_two_is_taken() {
-        let all = endpoints(2);
-        let _busy = Visit::begin(Arc::clone(&all[0]), 0);
-        assert!((0..100).all(|_| draw(&all, &[], 0).is_some_and(|drawn| drawn.id == 1)));
-        assert_eq!((all[0].in_flight(), all[1].in_flight()), (1, 0));
+        let arm = arm_of(2);
+        let _busy = Visit::begin(Arc::clone(&arm.endpoints[0]), 0);
+        assert!((0..100).all(|_| drawn(&arm, &[]) == Some(1)));
+        assert_eq!((arm.endpoints[0].in_flight(), arm.endpoints[1].in_flight()), (1, 0));
+    }
+
+    #[test]
+    fn the_faster_of_two_is_taken() {
+        let arm = arm_of(2);
+        let now = clock::now();
+        arm.endpoints[0].answered(0, now, Duration::from_millis(300));
+        assert!((0..100).all(|_| drawn(&arm, &[]) == Some(1)));
     }
 
     #[test]
     fn equal_instances_share_the_load() {
-        let all = endpoints(4);
+        let arm = arm_of(4);
         let mut counts = [0_u32; 4];
-        for _ in 0..4_000 {
-            let drawn = draw(&all, &[], 0).unwrap();
-            counts[usize::try_from(drawn.id).unwrap()] += 1;
+        let start = clock::now();
+        for n in 0..4_000 {
+            let now = start + Duration::from_millis(n);
+            let id = draw(&arm, &[], 0, || now).map(|endpoint| endpoint.id).unwrap();
+            let id = usize::try_from(id).unwrap();
+            counts[id] += 1;
+            arm.endpoints[id].answered(0, now, Duration::from_millis(1));
         }
-        assert!(counts.iter().all(|count| (800..1_200).contains(count)), "{counts:?}");
+        assert!(counts.iter().all(|count| *count > 400), "{counts:?}");
     }
 }

@@ -3,17 +3,14 @@
 //! Built and dropped away from the workers, who hold it through an `Arc`.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use switchback_domain::InstanceId;
+use switchback_domain::resilience::Balance;
 use switchback_routing::{ArmId, Router, Table};
 
 use crate::cohorts::Part;
 use crate::counters::Counters;
-use crate::limits::EJECTION;
+pub(crate) use crate::endpoint::{Endpoint, Visit};
 
 /// One table in the form the workers use.
 #[derive(Debug, Default)]
@@ -48,6 +45,8 @@ pub(crate) struct Arm {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     /// Its part in a trial, while a coin chooses between it and another version.
     pub(crate) part: Option<Part>,
+    pub(crate) balance: Balance,
+    pub(crate) health: Arc<Health>,
 }
 
 impl Compiled {
@@ -75,80 +74,20 @@ impl Compiled {
     }
 }
 
-/// One instance at one address; the same object as long as some table names it.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    /// Unique in this process; never used again.
-    pub(crate) id: u64,
-    pub(crate) instance: InstanceId,
-    pub(crate) address: SocketAddr,
-    in_flight: Box<[Lane]>,
-    born: Instant,
-    /// Milliseconds since `born` until which it is passed over.
-    ejected_until: AtomicU64,
-}
-
+/// What all instances of a version share, whatever table names it.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-struct Lane(AtomicU64);
-
-impl Endpoint {
-    pub(crate) fn new(id: u64, instance: InstanceId, address: SocketAddr, workers: usize) -> Self {
-        let in_flight = (0..workers).map(|_| Lane::default()).collect();
-        let ejected_until = AtomicU64::new(0);
-        Self { id, instance, address, in_flight, born: Instant::now(), ejected_until }
-    }
-
-    /// Requests of one worker on their way to it.
-    pub(crate) fn load(&self, worker: usize) -> u64 {
-        self.in_flight[worker].0.load(Ordering::Relaxed)
-    }
-
-    /// Requests of all workers on their way to it.
-    pub(crate) fn in_flight(&self) -> u64 {
-        self.in_flight.iter().map(|lane| lane.0.load(Ordering::Acquire)).sum()
-    }
-
-    /// It just refused a connection: pass it over for a while.
-    pub(crate) fn eject(&self) {
-        let until = self.age_ms() + u64::try_from(EJECTION.as_millis()).unwrap_or(u64::MAX);
-        self.ejected_until.store(until, Ordering::Relaxed);
-    }
-
-    /// It took a connection: use it again.
-    pub(crate) fn readmit(&self) {
-        if self.ejected_until.load(Ordering::Relaxed) != 0 {
-            self.ejected_until.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether it is passed over now.
-    pub(crate) fn is_ejected(&self) -> bool {
-        let until = self.ejected_until.load(Ordering::Relaxed);
-        until != 0 && until > self.age_ms()
-    }
-
-    fn age_ms(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
+pub(crate) struct Health {
+    ejections: Mutex<u64>,
 }
 
-/// One request on its way to one instance.
-#[derive(Debug)]
-pub(crate) struct Visit {
-    pub(crate) endpoint: Arc<Endpoint>,
-    worker: usize,
-}
-
-impl Visit {
-    pub(crate) fn begin(endpoint: Arc<Endpoint>, worker: usize) -> Self {
-        endpoint.in_flight[worker].0.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint, worker }
+impl Health {
+    /// Ejections so far.
+    pub(crate) fn ejections(&self) -> u64 {
+        self.ejecting(|ejections| *ejections)
     }
-}
 
-impl Drop for Visit {
-    fn drop(&mut self) {
-        self.endpoint.in_flight[self.worker].0.fetch_sub(1, Ordering::Release);
+    /// Nobody else ejects an instance of the version meanwhile.
+    pub(crate) fn ejecting<T>(&self, change: impl FnOnce(&mut u64) -> T) -> T {
+        change(&mut self.ejections.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -144,6 +144,11 @@ impl Ticket {
         &self.arm
     }
 
+    /// When it was accepted.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// One more attempt.
     pub(crate) fn retry(&self) {
         add(&self.arm.counters.0[self.worker].retried);

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use switchback_resilience::Moment;
 use tokio::net::TcpStream;
 
-use crate::balance::draw;
+use crate::balance::{Deed, draw};
+use crate::clock;
 use crate::compiled::Visit;
 use crate::counters::{Outcome, Ticket};
 use crate::limits::{INSTANCES_TRIED_MAX, RETRIES_MAX};
@@ -45,6 +47,9 @@ pub(crate) trait Exchange {
 
     /// Makes a new connection one of this codec's.
     async fn open(stream: TcpStream) -> Option<Self::Link>;
+
+    /// The status of an answer.
+    fn status(answer: &Self::Answer) -> u16;
 
     /// Sends it and waits for the head of the answer, at most for `timeout` after its last byte.
     /// `again` tells that it will be sent once more if the connection ends in silence.
@@ -114,6 +119,8 @@ struct Course<'a> {
     tried: Vec<u64>,
     /// An old connection failed: only new ones from now on.
     fresh: bool,
+    /// When the present attempt did.
+    began: Moment,
 }
 
 /// Gets a response head from some instance of the ticket's version.
@@ -123,9 +130,13 @@ pub(crate) async fn exchange<E: Exchange>(
     timeout: Duration,
     request: &mut E,
 ) -> Result<(E::Answer, Visit), Failure> {
-    let mut course = Course { worker, ticket, timeout, tried: Vec::new(), fresh: false };
+    let (tried, began) = (Vec::new(), clock::moment(ticket.started()));
+    let mut course = Course { worker, ticket, timeout, tried, fresh: false, began };
     let (mut held, mut last, mut repetitions) = (None, Failure::Ours, 0);
     while course.tried.len() < INSTANCES_TRIED_MAX && repetitions <= RETRIES_MAX {
+        if last != Failure::Ours {
+            course.began = clock::now();
+        }
         let Some(visit) = course.next_visit(held.as_ref()) else { break };
         if last != Failure::Ours {
             ticket.retry();
@@ -152,8 +163,8 @@ impl Course<'_> {
         let own = self.ticket.arm();
         let first = held.is_none() && self.tried.is_empty();
         let chosen = self.worker.with_table(|table| match table.arm(&own.id) {
-            Some(arm) => draw(&arm.endpoints, &self.tried, index),
-            None if first => draw(&own.endpoints, &self.tried, index),
+            Some(arm) => draw(arm, &self.tried, index, || self.began),
+            None if first => draw(own, &self.tried, index, || self.began),
             None => held.map(|visit| Arc::clone(&visit.endpoint)),
         });
         Some(Visit::begin(chosen?, index))
@@ -165,7 +176,8 @@ impl Course<'_> {
             Ok(found) => found,
             Err(NoLink::Exhausted) => return Attempt::Failed(Failure::Ours),
             Err(NoLink::Refused) => {
-                visit.endpoint.eject();
+                visit.endpoint.refused(clock::now());
+                self.learn(&visit, Deed::Bad);
                 self.tried.push(visit.endpoint.id);
                 return Attempt::Refused;
             }
@@ -173,6 +185,14 @@ impl Course<'_> {
         let again = reused && repeatable;
         let sent = request.send(link, self.timeout, again).await;
         self.fresh = true;
+        match &sent {
+            Sent::Answered(answer) if E::status(answer) < 500 => self.learn(&visit, Deed::Good),
+            Sent::Silent if again => {}
+            Sent::Answered(_) | Sent::Silent | Sent::Garbled | Sent::Late(Late::Instance) => {
+                self.learn(&visit, Deed::Bad);
+            }
+            Sent::Unsent | Sent::Late(Late::Client) | Sent::ClientGone => {}
+        }
         match sent {
             Sent::Answered(answer) => Attempt::Answered(answer, visit),
             Sent::Unsent => Attempt::Again(visit),
@@ -183,6 +203,11 @@ impl Course<'_> {
             Sent::Late(Late::Client) => Attempt::Failed(Failure::ClientLate),
             Sent::ClientGone => Attempt::Failed(Failure::ClientGone),
         }
+    }
+
+    fn learn(&self, visit: &Visit, deed: Deed) {
+        let (arm, worker) = (self.ticket.arm(), self.worker.index);
+        arm.learn(&visit.endpoint, worker, deed, self.began, clock::now);
     }
 
     /// A connection, and whether it has carried a request before.
@@ -199,7 +224,7 @@ impl Course<'_> {
         }
         let stream = connect(visit.endpoint.address).await?;
         let link = E::open(stream).await.ok_or(NoLink::Refused)?;
-        visit.endpoint.readmit();
+        visit.endpoint.took_connection();
         Ok((link, false))
     }
 }

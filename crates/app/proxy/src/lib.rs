@@ -7,10 +7,12 @@
 mod admin;
 mod balance;
 mod batches;
+mod clock;
 mod codec;
 mod cohorts;
 mod compiled;
 mod counters;
+mod endpoint;
 mod exchange;
 mod headers;
 pub mod limits;

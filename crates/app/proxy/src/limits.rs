@@ -42,9 +42,6 @@ pub const RETRIES_MAX: usize = 2;
 /// Instances of a version that are asked for a connection before the request is given up: nothing
 /// was sent, so asking the next one is safe.
 pub const INSTANCES_TRIED_MAX: usize = 8;
-/// How long an instance that just refused a connection is passed over: long enough not to try it
-/// with every request, short enough that a restarted one is used at once.
-pub const EJECTION: Duration = Duration::from_secs(1);
 /// Oldest resting connection to an instance that is used again. Servers close resting connections
 /// on their own: the shortest common limits are 5 s (Node.js, uvicorn, Apache); staying a second
 /// below means that the connection is ours to close. A shorter limit announced by the server in

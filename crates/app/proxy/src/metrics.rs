@@ -29,6 +29,8 @@ const BOUNDS: [(u64, &str); 14] = [
 struct Series {
     stats: ArmStats,
     in_flight: u64,
+    ejections: u64,
+    ejected: usize,
 }
 
 /// The whole page.
@@ -45,11 +47,14 @@ pub(crate) fn page(report: &Report, connections: usize) -> String {
         let one = series.entry(labels).or_default();
         one.stats = one.stats.merge(&arm.stats);
         one.in_flight += arm.in_flight;
+        one.ejections += arm.trouble.ejections;
+        one.ejected += arm.trouble.ejected.len();
     }
     let mut text = String::new();
     requests(&mut text, &series);
     durations(&mut text, &series);
     in_flight(&mut text, &series);
+    trouble(&mut text, &series);
     own(&mut text, report, connections);
     text
 }
@@ -126,6 +131,19 @@ fn in_flight(text: &mut String, series: &BTreeMap<String, Series>) {
     }
 }
 
+fn trouble(text: &mut String, series: &BTreeMap<String, Series>) {
+    line!(text, "# HELP switchback_proxy_ejections_total Instances passed over for failing.");
+    line!(text, "# TYPE switchback_proxy_ejections_total counter");
+    for (labels, one) in series {
+        line!(text, "switchback_proxy_ejections_total{{{labels}}} {}", one.ejections);
+    }
+    line!(text, "# HELP switchback_proxy_ejected Instances that are passed over now.");
+    line!(text, "# TYPE switchback_proxy_ejected gauge");
+    for (labels, one) in series {
+        line!(text, "switchback_proxy_ejected{{{labels}}} {}", one.ejected);
+    }
+}
+
 fn own(text: &mut String, report: &Report, connections: usize) {
     let generation = report.generation;
     line!(text, "# HELP switchback_proxy_generation Number of the table in force in its epoch.");
@@ -148,8 +166,8 @@ fn own(text: &mut String, report: &Report, connections: usize) {
 
 #[cfg(test)]
 mod tests {
-    use switchback_ports::data_plane::ArmReport;
     use switchback_ports::data_plane::conformance::sample_arm;
+    use switchback_ports::data_plane::{ArmReport, ArmTrouble};
 
     use super::*;
 
@@ -162,7 +180,14 @@ mod tests {
         let sample = sample_arm(release, &[]);
         let version = sample_arm("v1", &[]).version;
         let in_flight_by_instance = BTreeMap::new();
-        ArmReport { arm: sample.id, version, in_flight: 1, in_flight_by_instance, stats }
+        ArmReport {
+            arm: sample.id,
+            version,
+            in_flight: 1,
+            in_flight_by_instance,
+            stats,
+            trouble: ArmTrouble::default(),
+        }
     }
 
     #[test]

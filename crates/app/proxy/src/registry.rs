@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use switchback_domain::resilience::Balance;
 use switchback_domain::{ArmStats, Histogram, InstanceId, Version};
-use switchback_ports::data_plane::ArmReport;
+use switchback_ports::data_plane::{ArmReport, ArmTrouble};
+use switchback_resilience::REST;
 use switchback_routing::{ArmId, Table};
 
+use crate::clock;
 use crate::cohorts::Part;
-use crate::compiled::{Arm, Compiled, Endpoint};
+use crate::compiled::{Arm, Compiled, Endpoint, Health};
 use crate::counters::Counters;
 use crate::limits::RETIRED_ARMS_MAX;
 
@@ -35,6 +38,8 @@ struct Entry {
     /// Its number among those that left the table; `None` while it is named.
     left: Option<u64>,
     endpoints: BTreeMap<(InstanceId, SocketAddr), Arc<Endpoint>>,
+    balance: Balance,
+    health: Arc<Health>,
 }
 
 impl Registry {
@@ -50,11 +55,18 @@ impl Registry {
         current: &Compiled,
         parts: &BTreeMap<ArmId, Part>,
     ) -> Vec<Arc<Arm>> {
+        let asked: BTreeMap<_, _> = table
+            .routes
+            .iter()
+            .filter_map(|route| Some((&route.service, route.steering.rules.resilience.as_deref()?)))
+            .collect();
         let arms = table.arms.iter().enumerate();
         let of = |(at, arm): (usize, &switchback_routing::Arm)| {
             let part = parts.get(&arm.id);
-            let same = current.same_arm(at, arm).filter(|own| own.part.as_ref() == part);
-            same.unwrap_or_else(|| self.arm(arm, part))
+            let balance = asked.get(&arm.id.service).map(|asked| asked.balance).unwrap_or_default();
+            let same = current.same_arm(at, arm);
+            let same = same.filter(|own| own.part.as_ref() == part && own.balance == balance);
+            same.unwrap_or_else(|| self.arm(arm, part, balance))
         };
         arms.map(of).collect()
     }
@@ -64,7 +76,12 @@ impl Registry {
         self.arms.get(id).map(|entry| entry.report(id).stats.latency).unwrap_or_default()
     }
 
-    fn arm(&mut self, arm: &switchback_routing::Arm, part: Option<&Part>) -> Arc<Arm> {
+    fn arm(
+        &mut self,
+        arm: &switchback_routing::Arm,
+        part: Option<&Part>,
+        balance: Balance,
+    ) -> Arc<Arm> {
         let workers = self.workers;
         let entry = self.arms.entry(arm.id.clone()).or_insert_with(|| Entry {
             version: arm.version.clone(),
@@ -72,7 +89,10 @@ impl Registry {
             live: None,
             left: None,
             endpoints: BTreeMap::new(),
+            health: Arc::default(),
+            balance,
         });
+        entry.balance = balance;
         let counters = entry.live.get_or_insert_with(|| Arc::new(Counters::new(workers)));
         let counters = Arc::clone(counters);
         let made = &mut self.endpoints_made;
@@ -84,8 +104,9 @@ impl Registry {
             };
             Arc::clone(entry.endpoints.entry(key.clone()).or_insert_with(fresh))
         });
-        let (id, part) = (arm.id.clone(), part.cloned());
-        Arc::new(Arm { id, counters, endpoints: endpoints.collect(), part })
+        let (id, part, endpoints) = (arm.id.clone(), part.cloned(), endpoints.collect());
+        let health = Arc::clone(&entry.health);
+        Arc::new(Arm { id, counters, endpoints, part, balance, health })
     }
 
     /// Every worker serves from `table` now: what it does not name gets no new request, so what is
@@ -157,7 +178,25 @@ impl Entry {
         let live = self.live.as_ref().map(|counters| counters.stats());
         let stats = live.map_or_else(|| self.settled.clone(), |live| self.settled.merge(&live));
         let (arm, version) = (id.clone(), self.version.clone());
-        ArmReport { arm, version, in_flight, in_flight_by_instance, stats }
+        let trouble = self.trouble();
+        ArmReport { arm, version, in_flight, in_flight_by_instance, stats, trouble }
+    }
+
+    fn trouble(&self) -> ArmTrouble {
+        let now = clock::now();
+        let named = |wanted: &dyn Fn(&Endpoint) -> bool| {
+            let found = self.endpoints.values().filter(|endpoint| wanted(endpoint));
+            found.map(|endpoint| endpoint.instance.clone()).collect()
+        };
+        // One alone gets everything, however new it is.
+        let is_new = |endpoint: &Endpoint| {
+            self.endpoints.len() > 1 && endpoint.readiness(now, self.balance.slow_start) < REST
+        };
+        ArmTrouble {
+            ejections: self.health.ejections(),
+            ejected: named(&|endpoint| endpoint.is_ejected(now)),
+            warming: named(&is_new),
+        }
     }
 }
 

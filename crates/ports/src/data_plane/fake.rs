@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use switchback_domain::{ArmStats, Generation, InstanceId, Version};
 use switchback_routing::{ArmId, Router, Table};
 
-use super::{ArmReport, Batches, Counted, Cursor, DataPlane, Error, ListenerReport, Report};
+use super::{
+    ArmReport, ArmTrouble, Batches, Counted, Cursor, DataPlane, Error, ListenerReport, Report,
+};
 
 /// The in-memory data plane. Tables behave as the port demands; traffic is what [`Self::count`]
 /// and [`Self::set_in_flight`] say.
@@ -160,6 +162,7 @@ impl State {
             in_flight: counted.in_flight.values().sum(),
             in_flight_by_instance: counted.in_flight.clone(),
             stats: counted.stats.clone(),
+            trouble: ArmTrouble::default(),
         };
         let addresses: BTreeSet<_> = self.table.routes.iter().map(|route| route.listen).collect();
         Report {

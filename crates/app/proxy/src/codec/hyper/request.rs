@@ -130,6 +130,10 @@ impl Exchange for Asking {
         Link::open(stream).await
     }
 
+    fn status(answer: &Self::Answer) -> u16 {
+        answer.0.status().as_u16()
+    }
+
     async fn send(&mut self, mut link: Link, timeout: Duration, again: bool) -> Sent<Self::Answer> {
         let Some(request) = self.request.take() else { return Sent::Garbled };
         let upload = request.body().upload();

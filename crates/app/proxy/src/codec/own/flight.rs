@@ -273,6 +273,10 @@ impl Exchange for Flight<'_> {
         Some(Link::new(stream))
     }
 
+    fn status(answer: &Answer) -> u16 {
+        answer.response.status
+    }
+
     async fn send(&mut self, mut link: Link, timeout: Duration, _again: bool) -> Sent<Answer> {
         self.scratch.instance.reset(&self.worker.scratches);
         self.scratch.request.rewind();
