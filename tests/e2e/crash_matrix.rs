@@ -11,7 +11,7 @@ use switchback_api::RolloutOutcome;
 use switchback_ports::crash_point::CRASH_DIRECTORY;
 
 use crate::process::{Role, is_alive};
-use crate::site::{Site, wait_for};
+use crate::site::{Ended, Running, Site, wait_for};
 
 /// Points of each strategy that are tried every time.
 const SAMPLE: usize = 22;
@@ -54,12 +54,15 @@ impl Matrix {
         format!("m{}", self.serial)
     }
 
-    /// The process that died for the present order.
-    fn dead(&self) -> Option<u32> {
-        let mark = fs::read_to_string(self.directory.join("died")).ok()?;
-        let (order, pid) = mark.trim().split_once('\n')?;
-        let ours = order.split_once(' ')?.0 == self.serial.to_string();
-        ours.then(|| pid.parse().ok()).flatten()
+    /// Whether a process has died for the present order.
+    fn has_died(&self) -> bool {
+        let dead = || {
+            let mark = fs::read_to_string(self.directory.join("died")).ok()?;
+            let (order, pid) = mark.trim().split_once('\n')?;
+            let ours = order.split_once(' ')?.0 == self.serial.to_string();
+            pid.parse().ok().filter(|_| ours)
+        };
+        dead().is_some_and(|pid: u32| !is_alive(pid))
     }
 
     /// The points that a rollout passes, in the order of their names.
@@ -77,25 +80,38 @@ impl Matrix {
     /// came by there at all: which passage is the fifth is also a matter of timing.
     fn dies_at(&mut self, label: &str) -> bool {
         let version = self.order(label);
-        let mut deploy = self.site.spawn_deploy(&version);
-        let mut dead = None;
-        wait_for(&format!("death at {label}, or the end"), || {
-            dead = self.dead().filter(|pid| !is_alive(*pid));
-            dead.is_some() || deploy.is_over()
-        });
-        if self.site.pids(Role::Control).is_empty() {
-            self.site.up();
-        }
-        let ended = deploy.wait();
+        let deploy = self.site.spawn_deploy(&version);
+        let ended = self.revives(label, deploy);
         if ended.code > 1 {
-            // Whoever asked was not told that it was accepted; perhaps it was.
-            assert!(dead.is_some(), "{label}: {ended:#?}");
+            // Nobody said that it was accepted; perhaps it was.
             self.asks_again(label, &version);
         }
         let stable = self.site.stable();
         self.site.settles_to(&[(&stable, 2)]);
         assert_eq!(self.site.status().control.degraded, None, "{label}");
-        dead.is_some()
+        self.has_died()
+    }
+
+    /// Waits for the death, starts the control plane again if it was the one, and lets the command
+    /// come to its end.
+    fn revives(&self, label: &str, mut deploy: Running) -> Ended {
+        wait_for(&format!("death at {label}, or the end"), || self.has_died() || deploy.is_over());
+        let raise = || {
+            if self.site.pids(Role::Control).is_empty() {
+                self.site.up();
+            }
+        };
+        if !deploy.is_over() {
+            raise();
+            return deploy.wait();
+        }
+        let ended = deploy.wait();
+        if ended.code > 1 {
+            // It lost the connection before we saw why.
+            wait_for(&format!("death at {label}"), || self.has_died());
+        }
+        raise();
+        ended
     }
 
     fn asks_again(&self, label: &str, version: &str) {
