@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use switchback_domain::{ArmStats, Generation, InstanceId, Version};
+use switchback_domain::{ArmStats, Generation, InstanceId, ServiceKey, Version};
 use switchback_routing::{ArmId, Table};
 
 pub use batches::{Batches, Counted, Cursor, TrialId};
@@ -31,6 +31,9 @@ pub struct Report {
     pub refused: u64,
     /// Addresses it listens on, and those it could not take, with the reason.
     pub listeners: Vec<ListenerReport>,
+    /// What was counted per service, whatever its versions; services without any are left out.
+    #[serde(default)]
+    pub routes: Vec<RouteReport>,
     /// What goes wrong without harm to traffic: the table cannot be written to disk, for instance.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -66,6 +69,66 @@ pub struct ArmTrouble {
     pub ejected: Vec<InstanceId>,
     /// Those that are new and get fewer requests than the others.
     pub warming: Vec<InstanceId>,
+}
+
+/// One service's counts of what no version has to do with, since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// Whose.
+    pub service: ServiceKey,
+    /// Requests answered with the maintenance page.
+    pub maintenance: u64,
+    /// Requests refused because the service is isolated.
+    pub isolated: u64,
+    /// Requests held back now.
+    pub held: u64,
+    /// Held requests that went on when the pause ended.
+    pub released: u64,
+    /// Requests refused because too many were held back already.
+    pub hold_full: u64,
+    /// Requests refused after they were held back for as long as allowed.
+    pub hold_expired: u64,
+    /// Held requests whose clients left.
+    pub hold_left: u64,
+    /// Copies for the candidate that it answered.
+    pub mirrored: u64,
+    /// Copies that were not sent: too many on their way already, or a body too large to keep.
+    pub mirror_dropped: u64,
+    /// Copies that the candidate did not answer properly or in time.
+    pub mirror_failed: u64,
+}
+
+impl RouteReport {
+    /// Nothing counted yet.
+    pub fn new(service: ServiceKey) -> Self {
+        Self {
+            service,
+            maintenance: 0,
+            isolated: 0,
+            held: 0,
+            released: 0,
+            hold_full: 0,
+            hold_expired: 0,
+            hold_left: 0,
+            mirrored: 0,
+            mirror_dropped: 0,
+            mirror_failed: 0,
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.maintenance += other.maintenance;
+        self.isolated += other.isolated;
+        self.held += other.held;
+        self.released += other.released;
+        self.hold_full += other.hold_full;
+        self.hold_expired += other.hold_expired;
+        self.hold_left += other.hold_left;
+        self.mirrored += other.mirrored;
+        self.mirror_dropped += other.mirror_dropped;
+        self.mirror_failed += other.mirror_failed;
+    }
 }
 
 /// One listening address.

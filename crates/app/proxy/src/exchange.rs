@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::Method;
 use switchback_resilience::Moment;
+use switchback_routing::RequestView;
 use tokio::net::TcpStream;
 
 use crate::balance::{Deed, draw};
@@ -19,15 +20,8 @@ use crate::compiled::Visit;
 use crate::counters::{Outcome, Ticket};
 use crate::limits::{INSTANCES_TRIED_MAX, RETRIES_MAX};
 use crate::pool::{Link, NoLink, Pool, connect};
+use crate::service::Entry;
 use crate::worker::Worker;
-
-/// What a request asks for, as far as it matters where it goes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'a> {
-    /// The host; empty if the client named none.
-    pub(crate) host: &'a str,
-    pub(crate) path: &'a str,
-}
 
 /// One request in the hands of its codec: a view of its head, and a way to send it, with its body,
 /// over a connection. The codec also passes the answer on.
@@ -37,7 +31,16 @@ pub(crate) trait Exchange {
     /// A response whose head has come.
     type Answer;
 
-    fn asked(&self) -> Asked<'_>;
+    /// Lets routing look at the request as the client sent it: nothing is copied, and a header is
+    /// only looked for when a rule asks for it.
+    fn view<T>(&self, entry: &Entry, look: impl FnOnce(&RequestView<'_>) -> T) -> T;
+
+    /// What the answer is to carry beside its own: the value of a `Set-Cookie`.
+    fn set_cookie(&mut self, cookie: String);
+
+    /// Ends when the client is seen to leave before anything was sent. A codec whose connection
+    /// drops the whole exchange then, need not see it.
+    async fn client_gone(&mut self);
 
     /// Whether it may reach an instance twice: idempotent and without a body.
     fn is_repeatable(&self) -> bool;
@@ -227,6 +230,11 @@ impl Course<'_> {
         visit.endpoint.took_connection();
         Ok((link, false))
     }
+}
+
+/// A path for routing; that of a target without one (`*`, or an authority alone) is the root.
+pub(crate) fn path_or_root(path: &str) -> &str {
+    if path.starts_with('/') { path } else { "/" }
 }
 
 /// Whether a method may take effect twice without harm (RFC 9110, 9.2.2).

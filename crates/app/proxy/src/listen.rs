@@ -157,7 +157,7 @@ async fn accept_at(
             biased;
             _ = &mut stopped => break,
             accepted = next => match accepted {
-                Ok((stream, client)) => desk.hand_over(stream, Entry { listen, client }),
+                Ok((stream, client)) => desk.hand_over(stream, Entry { listen, client, secure: false }),
                 // Reset in the queue, or out of descriptors: the next one may do better.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
@@ -166,7 +166,7 @@ async fn accept_at(
     // Whoever is connected already is served; their requests find no route here any more.
     while let Ok((stream, client)) = queue.accept() {
         if stream.set_nonblocking(true).is_ok() {
-            desk.hand_over(stream, Entry { listen, client });
+            desk.hand_over(stream, Entry { listen, client, secure: false });
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use switchback_domain::ArmStats;
-use switchback_ports::data_plane::Report;
+use switchback_domain::{ArmStats, ServiceKey};
+use switchback_ports::data_plane::{Report, RouteReport};
 
 /// Upper bounds of the histogram in microseconds: from a millisecond to ten seconds, the usual
 /// steps of Prometheus clients and some finer ones where services live.
@@ -55,6 +55,7 @@ pub(crate) fn page(report: &Report, connections: usize) -> String {
     durations(&mut text, &series);
     in_flight(&mut text, &series);
     trouble(&mut text, &series);
+    by_service(&mut text, report);
     own(&mut text, report, connections);
     text
 }
@@ -144,6 +145,51 @@ fn trouble(text: &mut String, series: &BTreeMap<String, Series>) {
     }
 }
 
+/// What no version has to do with.
+fn by_service(text: &mut String, report: &Report) {
+    type Outcomes = fn(&RouteReport) -> Vec<(&'static str, u64)>;
+    let families: [(&str, &str, &str, Outcomes); 4] = [
+        (
+            "turned_away_total",
+            "counter",
+            "Requests that an operation turned away, by cause.",
+            |of| {
+                vec![
+                    ("maintenance", of.maintenance),
+                    ("isolated", of.isolated),
+                    ("hold_full", of.hold_full),
+                    ("hold_expired", of.hold_expired),
+                    ("hold_left", of.hold_left),
+                ]
+            },
+        ),
+        ("held", "gauge", "Requests held back now.", |of| vec![("", of.held)]),
+        ("released_total", "counter", "Held requests that went on.", |of| vec![("", of.released)]),
+        ("mirrored_total", "counter", "Copies of requests for the candidate, by outcome.", |of| {
+            vec![
+                ("answered", of.mirrored),
+                ("dropped", of.mirror_dropped),
+                ("failed", of.mirror_failed),
+            ]
+        }),
+    ];
+    for (name, kind, help, outcomes) in families {
+        line!(text, "# HELP switchback_proxy_{name} {help}");
+        line!(text, "# TYPE switchback_proxy_{name} {kind}");
+        for of in &report.routes {
+            let ServiceKey { environment, service } = &of.service;
+            let labels = format!("service=\"{service}\",environment=\"{environment}\"");
+            for (outcome, count) in outcomes(of) {
+                let outcome = match outcome {
+                    "" => String::new(),
+                    outcome => format!(",outcome=\"{outcome}\""),
+                };
+                line!(text, "switchback_proxy_{name}{{{labels}{outcome}}} {count}");
+            }
+        }
+    }
+}
+
 fn own(text: &mut String, report: &Report, connections: usize) {
     let generation = report.generation;
     line!(text, "# HELP switchback_proxy_generation Number of the table in force in its epoch.");
@@ -193,7 +239,9 @@ mod tests {
     #[test]
     fn releases_of_one_version_are_one_series_and_buckets_are_cumulative() {
         let arms = vec![arm("a", &[900, 2_000]), arm("b", &[40_000, 99_000_000])];
-        let text = page(&Report { arms, ..Report::default() }, 7);
+        let isolated =
+            RouteReport { isolated: 3, held: 2, ..RouteReport::new(arms[0].arm.service.clone()) };
+        let text = page(&Report { arms, routes: vec![isolated], ..Report::default() }, 7);
         let labels = "service=\"sample\",environment=\"test\",version=\"v1\"";
         for expected in [
             format!("http_requests_total{{{labels},code_class=\"2xx\"}} 4"),
@@ -203,6 +251,8 @@ mod tests {
             format!("http_request_duration_seconds_bucket{{{labels},le=\"30\"}} 3"),
             format!("http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 4"),
             format!("http_requests_in_flight{{{labels}}} 2"),
+            "switchback_proxy_turned_away_total{service=\"sample\",environment=\"test\",outcome=\"isolated\"} 3".to_owned(),
+            "switchback_proxy_held{service=\"sample\",environment=\"test\"} 2".to_owned(),
             "switchback_proxy_generation{epoch=\"0\"} 0".to_owned(),
             "switchback_proxy_connections 7".to_owned(),
         ] {

@@ -363,6 +363,7 @@ impl Plane {
             unrouted: self.shared.unrouted_sum(),
             refused: self.shared.refused_sum(),
             listeners: state.listeners.iter().map(listener).collect(),
+            routes: self.shared.route_reports(),
             warnings: state.unsaved.iter().chain(&state.set_aside).cloned().collect(),
         }
     }

@@ -1,12 +1,16 @@
 //! What the workers and the control thread share: the table in force and a few counters.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use switchback_domain::ServiceKey;
+use switchback_ports::data_plane::RouteReport;
 
 use crate::compiled::Compiled;
+use crate::route_counts::RouteCounts;
 
 /// Shared by all threads.
 #[derive(Debug)]
@@ -14,6 +18,8 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<ArcSwap<Compiled>>,
     /// The moment that ticks are counted from.
     pub(crate) born: Instant,
+    /// How many requests of each service are held back.
+    held: Mutex<BTreeMap<ServiceKey, u32>>,
     lanes: Box<[Lane]>,
 }
 
@@ -23,6 +29,7 @@ struct Lane {
     unrouted: AtomicU64,
     refused: AtomicU64,
     connections: AtomicUsize,
+    routes: RouteCounts,
 }
 
 /// One open client connection or tunnel; counted until dropped.
@@ -38,7 +45,8 @@ impl Drop for Open {
 impl Shared {
     pub(crate) fn new(workers: usize) -> Self {
         let table = Arc::new(ArcSwap::from_pointee(Compiled::default()));
-        Self { table, born: Instant::now(), lanes: (0..workers).map(|_| Lane::default()).collect() }
+        let (born, held) = (Instant::now(), Mutex::default());
+        Self { table, born, held, lanes: (0..workers).map(|_| Lane::default()).collect() }
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -53,6 +61,38 @@ impl Shared {
     /// A request found no route, or a route without a split.
     pub(crate) fn unrouted(&self, worker: usize) {
         self.lanes[worker].unrouted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One worker's counts by service.
+    pub(crate) fn routes(&self, worker: usize) -> &RouteCounts {
+        &self.lanes[worker].routes
+    }
+
+    /// All workers' counts by service.
+    pub(crate) fn route_reports(&self) -> Vec<RouteReport> {
+        let mut sums: BTreeMap<ServiceKey, RouteReport> = BTreeMap::new();
+        for counts in self.lanes.iter().flat_map(|lane| lane.routes.report()) {
+            let fresh = || RouteReport::new(counts.service.clone());
+            sums.entry(counts.service.clone()).or_insert_with(fresh).add(&counts);
+        }
+        sums.into_values().collect()
+    }
+
+    /// Takes one of `cap` places for held requests; false when all are taken.
+    pub(crate) fn take_hold(&self, service: &ServiceKey, cap: u32) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = held.entry(service.clone()).or_default();
+        let free = *taken < cap;
+        *taken += u32::from(free);
+        free
+    }
+
+    /// Gives one back.
+    pub(crate) fn free_hold(&self, service: &ServiceKey) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = held.get_mut(service) {
+            *taken = taken.saturating_sub(1);
+        }
     }
 
     pub(crate) fn refused_sum(&self) -> u64 {

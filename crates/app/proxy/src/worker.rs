@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::Error;
@@ -49,6 +49,8 @@ pub(crate) struct Worker {
     pub(crate) scratches: Scratches,
     pub(crate) cohorts: Rc<Cohorts>,
     pub(crate) stop: watch::Receiver<bool>,
+    /// Told of every table, and of the end.
+    pub(crate) changed: Notify,
     table: RefCell<Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>>,
 }
 
@@ -71,6 +73,7 @@ impl Worker {
             scratches: Scratches::default(),
             cohorts,
             stop,
+            changed: Notify::new(),
             table,
         })
     }
@@ -143,6 +146,7 @@ async fn work(
                 }
                 Some(Command::Acknowledge(done)) => {
                     worker.sweep();
+                    worker.changed.notify_waiters();
                     // Nobody waits any more: the publisher gave up.
                     let _ = done.send(());
                 }
@@ -159,6 +163,7 @@ async fn work(
         }
     }
     worker.roster.stop();
+    worker.changed.notify_waiters();
     let deadline = tokio::time::Instant::now() + stop_grace;
     while worker.shared.connections(worker.index) > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(END_INTERVAL).await;

@@ -10,6 +10,8 @@ mod own_codec {
     mod failures;
     mod lifecycle;
     mod messages;
+    mod modes;
+    mod steering;
     mod strict;
     mod support;
     mod switching;
@@ -23,6 +25,8 @@ mod hyper_codec {
     mod failures;
     mod lifecycle;
     mod messages;
+    mod modes;
+    mod steering;
     mod support;
     mod switching;
 }

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use switchback_routing::RequestView;
 use tokio::net::TcpStream;
 
 use super::body::{Passed, RequestBody, ResponseBody};
@@ -16,7 +17,7 @@ use super::connection::Activity;
 use super::link::{Lease, Link};
 use super::tunnel;
 use crate::counters::Outcome;
-use crate::exchange::{Asked, Exchange, Failure, Sent, is_idempotent};
+use crate::exchange::{Exchange, Failure, Sent, is_idempotent, path_or_root};
 use crate::headers;
 use crate::pool::Pool;
 use crate::service::{Answered, Entry, Refusal, decide, failed, outcome_of};
@@ -39,7 +40,13 @@ pub(crate) async fn answer(
     };
     let (mut request, client) = Asking::new(request, entry.client.ip(), host);
     match decide(&worker, &entry, &mut request).await {
-        Ok(answered) => respond(&worker, answered, client, busy),
+        Ok(answered) => {
+            let mut response = respond(&worker, answered, client, busy);
+            if let Some(cookie) = request.cookie {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
+            response
+        }
         Err(refusal) => refused(&refusal, busy),
     }
 }
@@ -77,15 +84,22 @@ fn target(request: &Request<Incoming>, entry: &Entry) -> Result<HeaderValue, Ref
 
 /// A request on its way to an instance.
 struct Asking {
+    client: IpAddr,
     host: HeaderValue,
     path: Uri,
+    /// The protocol that an upgrade is asked to.
+    wanted: Option<HeaderValue>,
     repeatable: bool,
+    /// Its headers are those for the instance.
+    prepared: bool,
+    /// What the answer is to set.
+    cookie: Option<HeaderValue>,
     /// Gone while it is being sent.
     request: Option<Request<RequestBody>>,
 }
 
 impl Asking {
-    /// The request as the instance gets it, and the client's end of an upgrade it asks for.
+    /// The request as it came, and the client's end of an upgrade it asks for.
     fn new(
         mut request: Request<Incoming>,
         client: IpAddr,
@@ -97,16 +111,26 @@ impl Asking {
         let (parts, body) = request.into_parts();
         let body = RequestBody::new(body);
         let repeatable = is_idempotent(&parts.method) && body.upload().is_none();
-        let chunked = body.is_chunked();
-        let mut prepared = Request::new(body);
-        *prepared.method_mut() = parts.method;
-        *prepared.uri_mut() = origin_form(parts.uri.clone());
-        *prepared.headers_mut() = parts.headers;
-        headers::to_instance(prepared.headers_mut(), client, &host, chunked);
-        if let Some(protocol) = wanted {
-            headers::upgrade(prepared.headers_mut(), protocol);
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = origin_form(parts.uri.clone());
+        *request.headers_mut() = parts.headers;
+        let (path, request) = (parts.uri, Some(request));
+        let (prepared, cookie) = (false, None);
+        (Self { client, host, path, wanted, repeatable, prepared, cookie, request }, upgrade)
+    }
+
+    /// The request as the instance gets it.
+    fn take_prepared(&mut self) -> Option<Request<RequestBody>> {
+        let mut request = self.request.take()?;
+        if !std::mem::replace(&mut self.prepared, true) {
+            let chunked = request.body().is_chunked();
+            headers::to_instance(request.headers_mut(), self.client, &self.host, chunked);
+            if let Some(protocol) = &self.wanted {
+                headers::upgrade(request.headers_mut(), protocol.clone());
+            }
         }
-        (Self { host, path: parts.uri, repeatable, request: Some(prepared) }, upgrade)
+        Some(request)
     }
 }
 
@@ -114,8 +138,30 @@ impl Exchange for Asking {
     type Link = Link;
     type Answer = (Response<Incoming>, Link);
 
-    fn asked(&self) -> Asked<'_> {
-        Asked { host: self.host.to_str().unwrap_or_default(), path: self.path.path() }
+    fn view<T>(&self, entry: &Entry, look: impl FnOnce(&RequestView<'_>) -> T) -> T {
+        let request = self.request.as_ref();
+        let headers = |name: &str, visit: &mut dyn FnMut(&[u8]) -> bool| {
+            let lines = request.map(|request| request.headers().get_all(name));
+            lines.into_iter().flatten().any(|value| visit(value.as_bytes()))
+        };
+        look(&RequestView {
+            listen: entry.listen,
+            client: entry.client.ip(),
+            method: request.map_or("", |request| request.method().as_str()),
+            host: self.host.to_str().unwrap_or_default(),
+            path: path_or_root(self.path.path()),
+            query: self.path.query().unwrap_or_default(),
+            headers: &headers,
+        })
+    }
+
+    fn set_cookie(&mut self, cookie: String) {
+        // Made of a name that was checked and digits.
+        self.cookie = HeaderValue::try_from(cookie).ok();
+    }
+
+    async fn client_gone(&mut self) {
+        std::future::pending::<()>().await;
     }
 
     fn is_repeatable(&self) -> bool {
@@ -135,7 +181,7 @@ impl Exchange for Asking {
     }
 
     async fn send(&mut self, mut link: Link, timeout: Duration, again: bool) -> Sent<Self::Answer> {
-        let Some(request) = self.request.take() else { return Sent::Garbled };
+        let Some(request) = self.take_prepared() else { return Sent::Garbled };
         let upload = request.body().upload();
         let spare = again.then(|| Spare::of(&request));
         link.watch.take_heard();
@@ -235,10 +281,13 @@ fn switched(response: Response<Incoming>, busy: Activity) -> Response<ResponseBo
 
 /// A response of our own: says that it is Switchback's, and why.
 fn refused(refusal: &Refusal, busy: Activity) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::own(refusal.text(), busy));
+    let mut response = Response::new(ResponseBody::own(refusal.text().into_owned(), busy));
     *response.status_mut() = refusal.status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
+    let content_type = HeaderValue::from_static(refusal.content_type());
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    if let Some(seconds) = refusal.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
     if refusal.close {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -22,7 +22,7 @@ type Message = (String, String, Vec<u8>);
 /// What the own reader makes of a stream.
 fn own(bytes: &[u8]) -> Vec<Message> {
     let address = ([127, 0, 0, 1], 80).into();
-    let entry = Entry { listen: address, client: address };
+    let entry = Entry { listen: address, client: address, secure: false };
     let (mut inbound, mut messages) = (Inbound::new(), Vec::new());
     inbound.feed(bytes);
     loop {

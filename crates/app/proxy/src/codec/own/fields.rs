@@ -131,6 +131,15 @@ impl<'h, 'b> Fields<'h, 'b> {
     }
 }
 
+/// The values of the fields of this name, in lower case, in a head that was read before.
+pub(super) fn values<'h>(head: &'h [u8], name: &str) -> impl Iterator<Item = &'h [u8]> {
+    head.split(|byte| *byte == b'\n').filter_map(move |line| {
+        let (own, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        own.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+    })
+}
+
 fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
@@ -242,6 +251,14 @@ mod tests {
             assert!(known.contains(&kind), "{name}: {kind:?}");
         }
         assert_eq!(kind_of("x-request-ix"), Kind::Other);
+    }
+
+    #[test]
+    fn values_are_found_by_name_and_nowhere_else() {
+        let head =
+            b"GET /x-a: HTTP/1.1\r\nX-A: 1\r\nx-ab: 2\r\ny: x-a: 3\r\nx-a:4 \r\nx-a:\r\n\r\n";
+        let found: Vec<_> = values(head, "x-a").collect();
+        assert_eq!(found, [&b"1"[..], b"4", b""]);
     }
 
     #[test]

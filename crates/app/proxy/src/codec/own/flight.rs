@@ -2,21 +2,25 @@
 //! waited for, and a client that leaves is noticed.
 
 use std::future::poll_fn;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use switchback_routing::RequestView;
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::chunked::Malformed;
+use super::fields::values;
 use super::head::Head;
 use super::inbound::Body;
 use super::link::Link;
 use super::outbound::Framing;
-use super::response::{self, Client, Response};
+use super::response::{self, Client, Response, add_field};
 use super::scratch::Scratch;
-use crate::exchange::{Asked, Exchange, Sent};
+use crate::exchange::{Exchange, Sent, path_or_root};
 use crate::limits::INTERIM_RESPONSES_MAX;
 use crate::pool::Pool;
 use crate::service::Entry;
@@ -37,6 +41,8 @@ pub(super) struct Flight<'c> {
     /// The host for clients that name none.
     host: Option<String>,
     upload: Option<Rc<Upload>>,
+    /// What the answer is to set.
+    cookie: Option<String>,
     /// The whole request has been written.
     pub(super) is_sent: bool,
     /// The instance does not take the rest of it.
@@ -79,6 +85,7 @@ impl<'c> Flight<'c> {
             head_at,
             host,
             upload,
+            cookie: None,
             is_sent,
             is_deaf,
             interims,
@@ -184,6 +191,9 @@ impl<'c> Flight<'c> {
                 Err(Malformed) => return Poll::Ready(Err(Sent::Garbled)),
             } {
                 if !head.is_interim() {
+                    if let Some(cookie) = &self.cookie {
+                        add_field(outbound.head(), b"set-cookie", cookie.as_bytes());
+                    }
                     return Poll::Ready(Ok(head));
                 }
                 inbound.begin(head.bytes, Body::Ended);
@@ -250,15 +260,42 @@ impl Exchange for Flight<'_> {
     type Link = Link;
     type Answer = Answer;
 
-    fn asked(&self) -> Asked<'_> {
-        let text = |part| {
-            std::str::from_utf8(self.scratch.client.part(self.head_at, part)).unwrap_or_default()
-        };
+    fn view<T>(&self, entry: &Entry, look: impl FnOnce(&RequestView<'_>) -> T) -> T {
+        let part = |part: &Range<usize>| self.scratch.client.part(self.head_at, part);
+        let text = |range| std::str::from_utf8(part(range)).unwrap_or_default();
+        let whole = 0..self.head.bytes;
         let host = match (&self.head.host, &self.host) {
             (Some(host), _) => text(host),
             (None, host) => host.as_deref().unwrap_or_default(),
         };
-        Asked { host, path: text(&self.head.path) }
+        let headers = |name: &str, visit: &mut dyn FnMut(&[u8]) -> bool| {
+            values(part(&whole), name).any(visit)
+        };
+        look(&RequestView {
+            listen: entry.listen,
+            client: entry.client.ip(),
+            method: text(&self.head.method),
+            host,
+            path: path_or_root(text(&self.head.path)),
+            query: text(&self.head.query),
+            headers: &headers,
+        })
+    }
+
+    fn set_cookie(&mut self, cookie: String) {
+        self.cookie = Some(cookie);
+    }
+
+    async fn client_gone(&mut self) {
+        poll_fn(|context| {
+            let mut byte = [0];
+            match self.client.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+                // What comes is the rest of this request or the next one; the end lies behind it.
+                Poll::Ready(Ok(1..)) | Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(_) | Err(_)) => Poll::Ready(()),
+            }
+        })
+        .await;
     }
 
     fn is_repeatable(&self) -> bool {

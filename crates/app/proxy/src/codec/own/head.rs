@@ -25,8 +25,11 @@ pub(super) struct Head {
     pub(super) bytes: usize,
     /// What the host is; `None` for an old client that names none.
     pub(super) host: Option<Range<usize>>,
+    pub(super) method: Range<usize>,
     /// The path without its query.
     pub(super) path: Range<usize>,
+    /// What follows the `?`; empty without one.
+    pub(super) query: Range<usize>,
     pub(super) body: Body,
     /// `HEAD`: the answer has no body whatever it says.
     pub(super) has_bodiless_answer: bool,
@@ -111,7 +114,9 @@ impl Line<'_> {
         Ok(Head {
             bytes: 0,
             host,
+            method: range_in(self.raw, self.method.as_bytes()),
             path: range_in(self.raw, target.path().as_bytes()),
+            query: range_in(self.raw, target.query().as_bytes()),
             has_bodiless_answer: method == Method::HEAD,
             is_repeatable: is_idempotent(&method) && body.has_ended(),
             is_old: self.is_old,
@@ -211,6 +216,12 @@ impl<'a> Target<'a> {
 
     fn path(&self) -> &'a str {
         self.rest.split_once('?').map_or(self.rest, |(path, _)| path)
+    }
+
+    fn query(&self) -> &'a str {
+        // Empty, but in its place.
+        let end = &self.rest[self.rest.len()..];
+        self.rest.split_once('?').map_or(end, |(_, query)| query)
     }
 }
 

@@ -203,12 +203,25 @@ fn write_persistence(is_old: bool, keeps_alive: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Adds a field to a head that was just written.
+pub(super) fn add_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.truncate(out.len() - b"\r\n".len());
+    write_field(out, name, value);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends an answer of our own.
 pub(super) fn write_refusal(refusal: &Refusal, client: Client, out: &mut Vec<u8>) {
     let StatusReason { status, reason } = StatusReason::of(refusal.status);
     write_status(client.is_old, status, reason, out);
     let text = refusal.text();
-    out.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\ncontent-length: ");
+    write_field(out, b"content-type", refusal.content_type().as_bytes());
+    if let Some(seconds) = refusal.retry_after {
+        out.extend_from_slice(b"retry-after: ");
+        write_number(out, seconds);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"content-length: ");
     write_number(out, text.len() as u64);
     out.extend_from_slice(b"\r\n");
     write_persistence(client.is_old, client.keeps_alive && !refusal.close, out);

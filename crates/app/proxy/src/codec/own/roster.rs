@@ -67,7 +67,7 @@ impl Roster {
     }
 
     /// Whether the next response is a connection's last.
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.get()
     }
 

@@ -3,7 +3,11 @@
 use super::*;
 
 fn entry() -> Entry {
-    Entry { listen: ([127, 0, 0, 1], 8080).into(), client: ([10, 0, 0, 9], 5).into() }
+    Entry {
+        listen: ([127, 0, 0, 1], 8080).into(),
+        client: ([10, 0, 0, 9], 5).into(),
+        secure: false,
+    }
 }
 
 fn status(text: &str) -> u16 {
