@@ -97,6 +97,14 @@ impl Reason {
 }
 
 impl RouteEntry {
+    /// Whether both treat every request alike, as far as that can be told simply.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.steering.is_none()
+            && other.steering.is_none()
+            && (&self.service, self.timeout) == (&other.service, other.timeout)
+            && (&self.mode, &self.shares) == (&other.mode, &other.shares)
+    }
+
     /// The arm, as an index into `Table::arms`, that gets the request with this coin, a number
     /// from 0 to 9,999; over all coins each arm gets exactly its weight. `None` when the route has
     /// no split.

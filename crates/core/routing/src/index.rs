@@ -42,6 +42,12 @@ impl Hosts {
         }
     }
 
+    /// To be called once all rules are there, before any is looked for.
+    pub(crate) fn settle(&mut self) {
+        let named = self.exact.values_mut().chain(self.wildcard.values_mut());
+        named.chain([&mut self.any]).for_each(Rules::settle);
+    }
+
     /// The entry for a request with this host, in lower case and without port.
     pub(crate) fn find(&self, host: &str, request: &RequestView<'_>) -> Option<usize> {
         let exact = || self.exact.get(host)?.find(request);
@@ -59,7 +65,9 @@ pub(crate) struct Rules {
     exact: HashMap<Box<str>, Bucket>,
     /// The longest first.
     patterns: Vec<PatternRule>,
-    prefix: HashMap<Box<str>, Bucket>,
+    /// By [`PrefixRule::place`], once settled: one run of memory, of which a lookup sees a line
+    /// or two.
+    prefixes: Vec<PrefixRule>,
     /// Most segments any prefix has, and most bytes: bound the work whatever path a client sends.
     depth_max: usize,
     length_max: usize,
@@ -82,6 +90,25 @@ struct PatternRule {
     rule: Rule,
 }
 
+#[derive(Debug)]
+struct PrefixRule {
+    /// Of the prefix: finds it without looking at texts that lie elsewhere.
+    hash: u32,
+    prefix: Box<str>,
+    rule: Rule,
+}
+
+impl PrefixRule {
+    fn place(&self) -> (u32, &str) {
+        (self.hash, &self.prefix)
+    }
+}
+
+/// FNV-1a. Only an operator's prefixes are kept by it, so nobody can choose what collides.
+fn hash_of(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
 impl Rule {
     fn takes(&self, request: &RequestView<'_>) -> bool {
         hold(self.conditions.as_deref(), request)
@@ -102,7 +129,8 @@ impl Rules {
             Paths::Prefix(prefix) => {
                 self.depth_max = self.depth_max.max(prefix.matches('/').count());
                 self.length_max = self.length_max.max(prefix.len());
-                self.prefix.entry(prefix.into()).or_default()
+                let hash = hash_of(&prefix);
+                return self.prefixes.push(PrefixRule { hash, prefix: prefix.into(), rule });
             }
             Paths::Regex { pattern, length, below } => {
                 let rank = (Reverse(length), rule.rank());
@@ -115,6 +143,23 @@ impl Rules {
         };
         let at = bucket.partition_point(|other| other.rank() <= rule.rank());
         bucket.insert(at, rule);
+    }
+
+    /// Puts what was added in order.
+    fn settle(&mut self) {
+        self.prefixes.sort_by(|one, other| {
+            let by_place = one.place().cmp(&other.place());
+            by_place.then_with(|| one.rule.rank().cmp(&other.rule.rank()))
+        });
+        self.prefixes.shrink_to_fit();
+    }
+
+    fn below(&self, prefix: &str, request: &RequestView<'_>) -> Option<usize> {
+        let hash = hash_of(prefix);
+        let start = self.prefixes.partition_point(|rule| rule.hash < hash);
+        let same_hash = self.prefixes[start..].iter().take_while(|rule| rule.hash == hash);
+        let mut fitting = same_hash.filter(|rule| *rule.prefix == *prefix);
+        fitting.find(|rule| rule.rule.takes(request)).map(|rule| rule.rule.entry)
     }
 
     fn find(&self, request: &RequestView<'_>) -> Option<usize> {
@@ -134,7 +179,7 @@ impl Rules {
         if let Some(found) = self.patterns.iter().find(fits) {
             return Some(found.rule.entry);
         }
-        self.prefixes_of(path).find_map(|prefix| self.prefix.get(prefix).and_then(first))
+        self.prefixes_of(path).find_map(|prefix| self.below(prefix, request))
     }
 
     /// What a path may lie below, the longest first: every beginning of it that ends where a

@@ -24,7 +24,8 @@ use crate::{Candidate, Invalid, RequestView, Route, RouteEntry, Table};
 /// the request leaves it to the next wider one.
 #[derive(Debug, Default)]
 pub struct Router {
-    entries: Vec<RouteEntry>,
+    /// One for all neighbours that say the same: less memory, and nearer at hand.
+    entries: Vec<Arc<RouteEntry>>,
     /// By address, ascending: there are few. Shared with the routers of tables that differ in
     /// shares and steering only.
     listeners: Arc<Vec<(SocketAddr, Hosts)>>,
@@ -62,7 +63,7 @@ impl Router {
     pub fn find_for(&self, request: &RequestView<'_>) -> Option<&RouteEntry> {
         let at = self.listeners.binary_search_by_key(&request.listen, |(at, _)| *at).ok()?;
         let entry = self.listeners[at].1.find(&plain_host(request.host), request)?;
-        self.entries.get(entry)
+        self.entries.get(entry).map(Arc::as_ref)
     }
 
     /// The addresses to listen on, each once.
@@ -96,9 +97,15 @@ fn in_order(table: &Table) -> impl Iterator<Item = (&Route, bool)> {
         .filter(|(route, is_preview)| places(route, *is_preview).next().is_some())
 }
 
-fn entries(table: &Table) -> Result<Vec<RouteEntry>, Invalid> {
+fn entries(table: &Table) -> Result<Vec<Arc<RouteEntry>>, Invalid> {
     let compiler = Compiler { table, arms: table.versions()? };
-    in_order(table).map(|(route, is_preview)| compiler.entry(route, is_preview)).collect()
+    let mut entries: Vec<Arc<RouteEntry>> = Vec::new();
+    for (route, is_preview) in in_order(table) {
+        let entry = compiler.entry(route, is_preview)?;
+        let same = entries.last().filter(|last| last.is_like(&entry)).map(Arc::clone);
+        entries.push(same.unwrap_or_else(|| Arc::new(entry)));
+    }
+    Ok(entries)
 }
 
 /// The rules that lead to the entries.
@@ -118,6 +125,7 @@ fn index(table: &Table) -> Result<Vec<(SocketAddr, Hosts)>, Invalid> {
             }
         }
     }
+    listeners.iter_mut().for_each(|(_, hosts)| hosts.settle());
     Ok(listeners)
 }
 
