@@ -1,12 +1,20 @@
 //! One control plane per state directory. The kernel holds the lock, so that it goes with its
 //! process: a lock file left behind by a dead one is no lock.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::Error;
+
+/// A process that is killed while it starts another leaves its lock with that one, until the new
+/// program has taken its place.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// Takes the lock, or says who has it. Held until the file is dropped.
 pub(crate) fn take(state_dir: &Path) -> Result<File, Error> {
@@ -26,16 +34,16 @@ pub(crate) fn take(state_dir: &Path) -> Result<File, Error> {
         .mode(0o600)
         .open(&path)
         .map_err(failed("open", &path))?;
-    match file.try_lock() {
+    match try_for(PATIENCE, &file) {
         Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
+        Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             // Who has it is for people; the lock itself is what counts.
             let _ = file.read_to_string(&mut pid);
             let directory = state_dir.to_owned();
             return Err(Error::Locked { pid: pid.trim().to_owned(), directory });
         }
-        Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
     }
     let write = |file: &mut File| -> std::io::Result<()> {
         file.set_len(0)?;
@@ -44,6 +52,16 @@ pub(crate) fn take(state_dir: &Path) -> Result<File, Error> {
     };
     write(&mut file).map_err(failed("write", &path))?;
     Ok(file)
+}
+
+fn try_for(patience: Duration, file: &File) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(TRY_EVERY),
+            result => return result,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -59,5 +77,21 @@ mod tests {
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(held);
         assert!(take(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_lock_that_is_let_go_a_moment_later_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = take(directory.path()).unwrap();
+        // An instance between fork and exec has the lock as well.
+        let other = held.try_clone().unwrap();
+        drop(held);
+        let late = thread::spawn(move || {
+            // sleep: the other process is to let go while this one waits.
+            thread::sleep(TRY_EVERY);
+            drop(other);
+        });
+        assert!(take(directory.path()).is_ok());
+        late.join().unwrap();
     }
 }
