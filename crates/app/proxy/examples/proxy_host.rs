@@ -1,11 +1,13 @@
-//! The data plane as a process, for the tests that kill it: `proxy_host --state-dir DIR`, and
-//! `--codec own|hyper` before or after it.
+//! The data plane as a process, for the tests that kill it and for benchmarks of it alone:
+//! `proxy_host [proxy] --state-dir DIR`, and `--codec own|hyper` before or after it.
 
 use std::error::Error;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let options = switchback_proxy::Options::from_arguments(std::env::args_os().skip(1));
+    // The whole binary's word for this part of it.
+    let arguments = std::env::args_os().skip(1).skip_while(|word| word == "proxy");
+    let options = switchback_proxy::Options::from_arguments(arguments);
     let ran = match options {
         Ok(options) => switchback_proxy::run(&options).map_err(Box::<dyn Error>::from),
         Err(error) => Err(error.into()),

@@ -10,9 +10,9 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Codec {
     /// Switchback's own, strict and small.
-    Own,
-    /// hyper's: the safe base, and the way back if the own one fails.
     #[default]
+    Own,
+    /// hyper's: the way back if the own one fails.
     Hyper,
 }
 

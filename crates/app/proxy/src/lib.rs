@@ -14,12 +14,16 @@ mod compiled;
 mod counters;
 mod endpoint;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod hold;
 pub mod limits;
 mod listen;
 mod log;
 mod metrics;
+mod peers;
 mod plane;
 mod pool;
 mod process;
@@ -59,6 +63,9 @@ pub struct Options {
     pub detach: bool,
     /// Which HTTP/1.1 codec serves.
     pub codec: Codec,
+    /// Client connections of one address at once; `None` (behind a proxy that speaks for many) does
+    /// not count them.
+    pub connections_per_address: Option<u32>,
     /// How long requests in flight may go on after it was told to stop.
     pub stop_grace: Duration,
 }
@@ -71,17 +78,28 @@ impl Options {
         let admin_socket = switchback_domain::socket_path(&state_dir, SOCKET_NAME);
         let stop_grace = limits::STOP_GRACE;
         let codec = Codec::default();
-        Self { state_dir, admin_socket, workers: None, detach: true, codec, stop_grace }
+        let connections_per_address = Some(limits::CONNECTIONS_PER_ADDRESS_MAX);
+        Self {
+            state_dir,
+            admin_socket,
+            workers: None,
+            detach: true,
+            codec,
+            connections_per_address,
+            stop_grace,
+        }
     }
 }
 
 /// What chooses the codec where the command line does not.
 pub const CODEC_VARIABLE: &str = "SWITCHBACK_CODEC";
+/// What limits the connections of one address where the command line does not; 0 for no limit.
+pub const CONNECTIONS_VARIABLE: &str = "SWITCHBACK_CONNECTIONS_PER_ADDRESS";
 
 impl Options {
     /// Reads `--state-dir DIR [--codec own|hyper]`, in any order; without `--codec`, the
-    /// environment's [`CODEC_VARIABLE`] counts. An unknown codec is an error and not the default:
-    /// whoever names one has a reason.
+    /// environment's [`CODEC_VARIABLE`] counts, and always its [`CONNECTIONS_VARIABLE`]. What is
+    /// not understood is an error and not the default: whoever says something has a reason.
     pub fn from_arguments(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, ArgumentError> {
@@ -99,8 +117,20 @@ impl Options {
         if let Some(codec) = codec.filter(|codec| !codec.is_empty()) {
             options.codec = codec.to_string_lossy().parse()?;
         }
+        if let Some(limit) = std::env::var_os(CONNECTIONS_VARIABLE) {
+            options.connections_per_address = connections_limit(&limit.to_string_lossy())?;
+        }
         Ok(options)
     }
+}
+
+/// `None` for 0; the default for nothing.
+fn connections_limit(text: &str) -> Result<Option<u32>, ArgumentError> {
+    if text.is_empty() {
+        return Ok(Some(limits::CONNECTIONS_PER_ADDRESS_MAX));
+    }
+    let limit = text.parse().map_err(|_| ArgumentError::Connections(text.to_owned()))?;
+    Ok(Some(limit).filter(|limit| *limit > 0))
 }
 
 /// Why a command line is none.
@@ -112,6 +142,9 @@ pub enum ArgumentError {
     /// It names a codec there is not.
     #[error(transparent)]
     Codec(#[from] UnknownCodec),
+    /// The environment's limit of connections is none.
+    #[error("{CONNECTIONS_VARIABLE} is {0:?}: it takes a number, 0 for no limit")]
+    Connections(String),
 }
 
 /// Why the data plane cannot run.
@@ -153,6 +186,15 @@ mod tests {
     fn read(line: &str) -> Result<(PathBuf, Codec), ArgumentError> {
         let options = Options::from_arguments(line.split(' ').map(OsString::from))?;
         Ok((options.state_dir, options.codec))
+    }
+
+    #[test]
+    fn the_limit_of_connections_is_a_number_or_off() {
+        let default = Some(limits::CONNECTIONS_PER_ADDRESS_MAX);
+        assert_eq!(connections_limit(""), Ok(default));
+        assert_eq!(connections_limit("0"), Ok(None));
+        assert_eq!(connections_limit("5"), Ok(Some(5)));
+        assert!(matches!(connections_limit("-1"), Err(ArgumentError::Connections(_))));
     }
 
     #[test]

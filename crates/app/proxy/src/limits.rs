@@ -29,6 +29,9 @@ pub const KEEP_ALIVE_IDLE_MAX: Duration = Duration::from_secs(75);
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// File descriptors kept back for listeners, the table file and the admin socket.
 pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Client connections of one address (of one /64, for IPv6) at once: far above what a browser or a
+/// household opens. This machine's own addresses are not counted: a proxy may stand behind them.
+pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 1_000;
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 pub const ACCEPT_QUEUE: i32 = 4_096;
 /// Pause after the process ran out of file descriptors, so that accepting does not spin.

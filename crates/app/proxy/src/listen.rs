@@ -4,6 +4,7 @@
 //! One socket without `SO_REUSEPORT`, on purpose: the kernel then refuses an address that anybody
 //! else has, also another Switchback, and no accept queue is lost when workers come and go.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -17,6 +18,7 @@ use tokio::task::LocalSet;
 
 use crate::Error;
 use crate::limits::{ACCEPT_PAUSE, ACCEPT_QUEUE};
+use crate::peers::Peers;
 use crate::service::Entry;
 use crate::shared::Shared;
 use crate::worker::Command as WorkerCommand;
@@ -42,6 +44,15 @@ enum Command {
     CloseAll(oneshot::Sender<()>),
 }
 
+/// How many connections are kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// In all.
+    pub(crate) connections: usize,
+    /// From one address; `None` does not count them.
+    pub(crate) per_address: Option<u32>,
+}
+
 /// The accepting thread; it ends, and lets every address go, when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -49,17 +60,19 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Starts the thread. It keeps at most `connections_max` connections open.
+    /// Starts the thread. It keeps at most as many connections open as the limits say.
     pub(crate) fn start(
         shared: Arc<Shared>,
         workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
-        connections_max: usize,
+        limits: Limits,
     ) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(Error::Runtime)?;
         let (commands, inbox) = mpsc::unbounded_channel();
         let work = move || {
-            let desk = Rc::new(Desk { shared, workers, connections_max });
+            let peers = RefCell::new(Peers::new(limits.per_address));
+            let connections_max = limits.connections;
+            let desk = Rc::new(Desk { shared, workers, connections_max, peers });
             LocalSet::new().block_on(&runtime, accept(desk, inbox));
         };
         let thread = std::thread::Builder::new().name("accept".to_owned());
@@ -93,6 +106,7 @@ struct Desk {
     shared: Arc<Shared>,
     workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
     connections_max: usize,
+    peers: RefCell<Peers>,
 }
 
 impl Desk {
@@ -105,7 +119,11 @@ impl Desk {
 
     fn hand_over(&self, stream: std::net::TcpStream, entry: Entry) {
         let (worker, _) = self.shared.idlest();
-        let open = self.shared.connection_opened(worker);
+        let Ok(admitted) = self.peers.borrow_mut().admit(entry.client.ip()) else {
+            // Whoever holds that many knows why; an answer would cost what the limit is to save.
+            return self.shared.refused(worker);
+        };
+        let open = self.shared.connection_opened(worker, admitted);
         // A worker only ends after this thread.
         let _ = self.workers[worker].send(WorkerCommand::Connection(stream, entry, open));
     }

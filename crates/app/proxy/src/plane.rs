@@ -406,7 +406,10 @@ mod tests {
         let shared = Arc::new(Shared::new(2));
         let (workers, inboxes): (Vec<_>, Vec<_>) =
             (0..2).map(|_| mpsc::unbounded_channel()).unzip();
-        let acceptor = Acceptor::start(Arc::clone(&shared), workers.clone(), 1).unwrap();
+        let acceptor = {
+            let limits = crate::listen::Limits { connections: 1, per_address: None };
+            Acceptor::start(Arc::clone(&shared), workers.clone(), limits).unwrap()
+        };
         (Plane::new(shared, workers, acceptor, Store::new(directory)), inboxes)
     }
 

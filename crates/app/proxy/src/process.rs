@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 
 use crate::admin::{self, Admin};
 use crate::limits::{CONNECTIONS_MAX, DESCRIPTORS_RESERVED, LOCK_WAIT_MAX};
-use crate::listen::Acceptor;
+use crate::listen::{Acceptor, Limits};
 use crate::plane::Plane;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -68,7 +68,9 @@ impl Threads {
             |index| Handle::start(index, Arc::clone(&shared), codec, stopped.clone(), grace);
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
         let inboxes = workers.iter().map(|worker| worker.commands.clone()).collect();
-        let acceptor = Acceptor::start(Arc::clone(&shared), inboxes, connections_max)?;
+        let limits =
+            Limits { connections: connections_max, per_address: options.connections_per_address };
+        let acceptor = Acceptor::start(Arc::clone(&shared), inboxes, limits)?;
         Ok(Self { shared, workers, acceptor, stop })
     }
 }

@@ -10,6 +10,7 @@ use switchback_domain::ServiceKey;
 use switchback_ports::data_plane::RouteReport;
 
 use crate::compiled::Compiled;
+use crate::peers::Admitted;
 use crate::route_counts::RouteCounts;
 
 /// Shared by all threads.
@@ -34,11 +35,16 @@ struct Lane {
 
 /// One open client connection or tunnel; counted until dropped.
 #[derive(Debug)]
-pub(crate) struct Open(Arc<Shared>, usize);
+pub(crate) struct Open {
+    shared: Arc<Shared>,
+    worker: usize,
+    /// Its place among those of its address.
+    _admitted: Option<Admitted>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.lanes[self.1].connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.lanes[self.worker].connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -104,9 +110,13 @@ impl Shared {
     }
 
     /// Counts a connection of a worker until the guard is dropped.
-    pub(crate) fn connection_opened(self: &Arc<Self>, worker: usize) -> Open {
+    pub(crate) fn connection_opened(
+        self: &Arc<Self>,
+        worker: usize,
+        admitted: Option<Admitted>,
+    ) -> Open {
         self.lanes[worker].connections.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(self), worker)
+        Open { shared: Arc::clone(self), worker, _admitted: admitted }
     }
 
     /// Connections of one worker.

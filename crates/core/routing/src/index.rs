@@ -45,7 +45,9 @@ impl Hosts {
     /// To be called once all rules are there, before any is looked for.
     pub(crate) fn settle(&mut self) {
         let named = self.exact.values_mut().chain(self.wildcard.values_mut());
-        named.chain([&mut self.any]).for_each(Rules::settle);
+        for rules in named.chain([&mut self.any]) {
+            rules.settle();
+        }
     }
 
     /// The entry for a request with this host, in lower case and without port.

@@ -125,7 +125,9 @@ fn index(table: &Table) -> Result<Vec<(SocketAddr, Hosts)>, Invalid> {
             }
         }
     }
-    listeners.iter_mut().for_each(|(_, hosts)| hosts.settle());
+    for (_, hosts) in &mut listeners {
+        hosts.settle();
+    }
     Ok(listeners)
 }
 

@@ -18,8 +18,8 @@ mod roster;
 mod scratch;
 mod tunnel;
 
-#[cfg(test)]
-mod differential;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 pub(crate) use connection::serve;
 pub(crate) use link::Link;

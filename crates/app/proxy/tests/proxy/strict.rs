@@ -287,5 +287,94 @@ async fn an_endless_or_oversized_head_of_an_instance_is_given_up() {
     let mut stream = TcpStream::connect(listen).await.unwrap();
     stream.write_all(b"GET /interim HTTP/1.0\r\n\r\n").await.unwrap();
     assert!(read_head(&mut stream).await.starts_with("HTTP/1.0 502 "));
-    assert_eq!(proxy.stats("v1").await.broken, 2);
+    // A new client is told of as many as may be, and then that there is no answer.
+    stream = TcpStream::connect(listen).await.unwrap();
+    stream.write_all(b"GET /interim HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut interims = 0;
+    let last = loop {
+        let head = read_head(&mut stream).await;
+        if !head.starts_with("HTTP/1.1 102 ") {
+            break head;
+        }
+        interims += 1;
+    };
+    assert!(last.starts_with("HTTP/1.1 502 ") && interims <= 33, "{interims}: {last}");
+    assert_eq!(proxy.stats("v1").await.broken, 3);
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_told_so_where_it_can_be() {
+    let (address, mut told) = teller(|_| OK).await;
+    let (proxy, listen) = serving(address).await;
+    for (bytes, status) in [
+        (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], 400),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 400),
+        (b"\0\0\0\0", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nset-cookie: a\nb: c\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    ] {
+        let answer = raw(listen, bytes).await;
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{}: {answer}", bytes.escape_ascii());
+    }
+    let mut stream = TcpStream::connect(listen).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nx: ").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("breaks off"), "{answer}");
+    assert!(told.try_recv().is_err(), "an instance never heard of any");
+    assert_eq!(proxy.report().await.refused, 7);
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_a_bad_gateway_and_nothing_of_it_reaches_the_client() {
+    let (address, _told) = teller(|head| match head.split(' ').nth(1) {
+        Some("/tls") => b"\x15\x03\x01\x00\x02\x02\x46",
+        Some("/ssh") => b"SSH-2.0-OpenSSH_9.2\r\n",
+        Some("/h2") => b"\0\0\x12\x04\0\0\0\0\0\0\x03",
+        Some("/split") => b"HTTP/1.1 200 OK\r\nx: a\nset-cookie: stolen\r\n\r\n",
+        Some("/twice") => b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\na",
+        Some("/both") => {
+            b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        }
+        _ => b"",
+    })
+    .await;
+    let (proxy, listen) = serving(address).await;
+    let paths = ["/tls", "/ssh", "/h2", "/split", "/twice", "/both", "/nothing"];
+    for path in paths {
+        let (status, body) = ask(listen, get(path)).await;
+        assert_eq!(status, 502, "{path}: {body}");
+        assert!(!body.contains("stolen"), "{path}: {body}");
+    }
+    let stats = proxy.stats("v1").await;
+    assert_eq!((stats.broken, stats.connect_failed), (paths.len() as u64 - 1, 1));
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_side_gave_the_request_up_and_is_told_so() {
+    let (asked, mut was_asked) = mpsc::unbounded_channel();
+    let address = raw_instance(move |mut stream| {
+        let asked = asked.clone();
+        async move {
+            read_head(&mut stream).await;
+            asked.send(()).unwrap();
+            let gone = stream.read(&mut [0]).await;
+            assert!(matches!(gone, Ok(0) | Err(_)), "the instance is told by the end");
+            asked.send(()).unwrap();
+        }
+    });
+    let (proxy, listen) = serving(address.await).await;
+    let mut stream = TcpStream::connect(listen).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    was_asked.recv().await.unwrap();
+    stream.shutdown().await.unwrap();
+    // It may still listen, so it is told; of an answer of the instance it gets nothing.
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("broke off"), "{answer}");
+    was_asked.recv().await.unwrap();
+    eventually("it is counted", async || proxy.stats("v1").await.client_gone == 1).await;
 }

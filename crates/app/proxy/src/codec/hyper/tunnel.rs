@@ -17,7 +17,7 @@ pub(crate) fn start(
     lease: Lease,
 ) {
     let instance = hyper::upgrade::on(response);
-    let open = lease.worker.shared.connection_opened(lease.worker.index);
+    let open = lease.worker.shared.connection_opened(lease.worker.index, None);
     tokio::task::spawn_local(async move {
         let _held = (ticket, lease.visit, open);
         // The connection's task ends with the upgrade; a waiting sender would keep it.

@@ -20,6 +20,8 @@ use crate::shared::Open;
 use crate::socket::set_up;
 use crate::worker::Worker;
 
+/// What a client that ends its side within a request head is told, should it still listen.
+const CUT_SHORT: Refusal = Refusal::bad(StatusCode::BAD_REQUEST, "the request breaks off");
 /// What a connection that takes too long for its request head is told.
 const TOO_SLOW: Refusal =
     Refusal::bad(StatusCode::REQUEST_TIMEOUT, "the rest of the header is missing");
@@ -124,6 +126,7 @@ impl Listening<'_> {
             match inbound.poll_fill(context, self.client) {
                 Poll::Ready(Ok(1..)) if begins => self.seat.reads(),
                 Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(_)) if !begins => return Poll::Ready(Heard::Refused(CUT_SHORT)),
                 Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Heard::Gone),
                 Poll::Pending if begins => return Poll::Ready(Heard::Nothing),
                 Poll::Pending if self.seat.is_told(context) => {

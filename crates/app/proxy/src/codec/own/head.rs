@@ -51,6 +51,9 @@ const fn bad(reason: &'static str) -> Refusal {
 pub(super) fn read(raw: &[u8], entry: &Entry, out: &mut Vec<u8>) -> Result<Option<Head>, Refusal> {
     let mut storage = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
+    if raw == b"\r" {
+        return Ok(None);
+    }
     // One empty line before a request is tolerated, as RFC 9112 asks (2.2); no other prelude is.
     let skipped = if raw.starts_with(b"\r\n") { 2 } else { 0 };
     let text = &raw[skipped..];

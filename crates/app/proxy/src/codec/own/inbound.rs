@@ -221,7 +221,13 @@ impl Inbound {
         Poll::Ready(Ok(count))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn replace_data(&mut self, data: &[u8]) {
+        self.bytes = data.to_vec();
+        (self.data, self.raw) = (0..data.len(), data.len()..data.len());
+    }
+
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         if self.bytes.len() < self.raw.end + bytes.len() {
             self.bytes.resize(self.raw.end + bytes.len(), 0);

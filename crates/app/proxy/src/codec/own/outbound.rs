@@ -159,4 +159,12 @@ impl Outbound {
     pub(super) fn rest(&self) -> &[u8] {
         &self.prefix[self.prefix_at..]
     }
+
+    /// Everything that is to be written.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn copy_to(&self, inbound: &Inbound, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.rest());
+        out.extend_from_slice(inbound.data());
+        out.extend_from_slice(&self.suffix[self.suffix_at..]);
+    }
 }
