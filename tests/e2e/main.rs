@@ -8,6 +8,7 @@ mod contention;
 mod crash_matrix;
 mod crashes;
 mod disk;
+mod exact;
 mod examples;
 mod faults;
 mod printed;

@@ -70,6 +70,7 @@ pub(crate) fn policy(random: &mut Random) -> RolloutPolicy {
             _ => BusyPolicy::Refuse,
         },
         triggers: Triggers::default(),
+        exact_test: None,
         smoke_tests,
         revision_history_limit: random.between(1, 4),
     }

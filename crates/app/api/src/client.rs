@@ -21,7 +21,7 @@ pub use stream::EventStream;
 
 use crate::{
     Accepted, CommandRequest, DeployRequest, DownRequest, Ledger, Logs, Plan, RollbackRequest,
-    RolloutDetail, RolloutSummary, Status, UpAnswer, UpRequest,
+    RolloutDetail, RolloutSummary, Status, TrialRecord, UpAnswer, UpRequest,
 };
 use query::Query;
 use switchback_domain::EnvironmentName;
@@ -115,6 +115,11 @@ impl Client {
     /// Everything known about one rollout.
     pub async fn rollout(&self, rollout: &str) -> Result<RolloutDetail, Error> {
         self.get(Query::new("/v1/rollouts").segment(rollout)).await
+    }
+
+    /// What the exact tests of a rollout were fed and said, oldest first.
+    pub async fn trials(&self, rollout: &str) -> Result<Vec<TrialRecord>, Error> {
+        self.get(Query::new("/v1/rollouts").segment(rollout).segment("trials")).await
     }
 
     /// The events of a rollout after a sequence number (0 for all), on one connection.

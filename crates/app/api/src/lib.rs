@@ -6,7 +6,9 @@ pub mod client;
 pub mod code;
 pub mod exit;
 pub mod records;
+pub mod trial;
 
 pub use client::Client;
 pub use code::Code;
 pub use records::*;
+pub use trial::{TrialRecord, TrialVerdict};

@@ -2,6 +2,7 @@
 //! configuration, and prints.
 
 mod abort;
+mod analyze;
 mod completions;
 mod control;
 mod demo;
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     History(history::Args),
     /// Say why a rollout ended as it did, or what an error code means
     Explain(explain::Args),
+    /// Do the exact tests of past rollouts again, as they were or with other settings
+    Analyze(analyze::Args),
     /// Go back to an earlier revision, or take the active rollout back
     Rollback(rollback::Args),
     /// Let a rollout go on past a pause or an approval
@@ -93,6 +96,7 @@ pub(crate) async fn run(command: Command, context: &mut Context<'_>) -> Result<u
         Command::Status(args) => status::run(&args, context).await,
         Command::History(args) => history::run(args, context).await,
         Command::Explain(args) => explain::run(&args, context).await,
+        Command::Analyze(args) => analyze::run(&args, context).await,
         Command::Rollback(args) => rollback::run(args, context).await,
         Command::Promote(args) => promote::run(args, context).await,
         Command::Pause(args) => pause::run(args, context).await,

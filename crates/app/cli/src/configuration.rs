@@ -50,6 +50,13 @@ pub(crate) fn check(path: &Path, environment: Option<&EnvironmentName>) -> Resul
     })
 }
 
+/// A configuration without mistakes.
+pub(crate) fn document(path: &Path) -> Result<switchback_config::Document, Problem> {
+    must_be_sound(path, None)?;
+    let parsed = switchback_config::parse(&read(path)?, &shown(path));
+    parsed.map_err(|mistakes| code::CONFIG_INVALID.problem(mistakes.to_string()))
+}
+
 /// Fails with every mistake of a configuration.
 pub(crate) fn must_be_sound(
     path: &Path,

@@ -58,7 +58,7 @@ async fn play(
         output.progress(format!("\n{} · {} · {}", act.version, act.strategy_word(), act.story));
         site.configure(act, pace)?;
         let Some(detail) = perform(site, act, &by, output).await? else { return Ok(None) };
-        scenes.push(Scene::new(*act, &detail));
+        scenes.push(Scene::new(*act, pace, &detail));
         if load.is_none() {
             // From the first version on there is somebody to answer.
             load = Some(start_load(site, pace)?);

@@ -14,6 +14,7 @@ mod output;
 mod paths;
 mod reference;
 mod render;
+mod replay;
 mod select;
 mod stop;
 mod watch;

@@ -1,5 +1,6 @@
 //! Records to text. Pure: no clock, no terminal, no files; how it looks is an argument.
 
+pub(crate) mod chart;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod ledger;
@@ -14,5 +15,6 @@ pub(crate) mod progress;
 pub(crate) mod samples;
 pub(crate) mod status;
 pub(crate) mod table;
+pub(crate) mod trial;
 pub(crate) mod verdict;
 pub(crate) mod when;

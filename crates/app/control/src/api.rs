@@ -72,6 +72,7 @@ fn router(handle: Handle) -> Router {
         .route("/v1/rollouts", get(rollouts))
         .route("/v1/rollouts/{id}", get(detail))
         .route("/v1/rollouts/{id}/events", get(stream::events))
+        .route("/v1/rollouts/{id}/trials", get(trials))
         .route("/v1/rollouts/{id}/{verb}", post(steer))
         .with_state(handle)
 }
@@ -215,6 +216,15 @@ async fn detail(
         });
     }
     Ok(Json(RolloutDetail { summary, plan, events, verdict, last_words }).into_response())
+}
+
+async fn trials(
+    State(handle): State<Handle>,
+    Segment(id): Segment<String>,
+) -> Result<Response, Refusal> {
+    let id = rollout_id(&id)?;
+    let ask = move |driver: &mut crate::driver::Driver| driver.trials_of(id);
+    Ok(Json(handle.ask(ask).await.ok_or_else(ending)??).into_response())
 }
 
 pub(crate) fn rollout_id(text: &str) -> Result<switchback_engine::RolloutId, Refusal> {

@@ -233,6 +233,21 @@ impl Book {
         Ok(lines)
     }
 
+    /// Writes records that no state follows from.
+    pub(crate) fn note(&mut self, records: &[NewRecord]) -> Result<Sequence, journal::Error> {
+        self.append("trial", records, &[])
+    }
+
+    /// Everything written about a rollout's exact tests, oldest first.
+    pub(crate) fn trial_of(&self, id: RolloutId) -> Result<Vec<Record>, journal::Error> {
+        let mut records = Vec::new();
+        let scope = record::trial_scope(id);
+        each_record(&*self.journal, Some(&scope), Sequence(0), |record| {
+            records.push(record.clone());
+        })?;
+        Ok(records)
+    }
+
     /// Which service a rollout belongs to.
     pub(crate) fn service_of(&self, id: RolloutId) -> Option<&Service> {
         self.services.values().find(|service| views::find(service, id).is_some())

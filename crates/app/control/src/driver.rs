@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use switchback_domain::probe::ProbeResult;
 use switchback_domain::{
-    Epoch, Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp, with_causes,
+    ArmStats, Epoch, Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp, with_causes,
 };
 use switchback_engine::{EventKind, RolloutId};
-use switchback_ports::data_plane::{self, Report};
+use switchback_ports::data_plane::{self, Batches, Report};
 use switchback_ports::runtime::{self, Instance, Usage};
 use switchback_ports::{DataPlane, Prober, Runtime, Supervision, crash_point, journal};
 use switchback_routing::Table;
@@ -18,6 +18,7 @@ use switchback_routing::Table;
 use crate::book::Book;
 use crate::clock::Instant;
 use crate::configuration::Settings;
+use crate::exact::Exact;
 use crate::fleet::Fleet;
 use crate::judging::{Tally, Trial};
 use crate::order::Order;
@@ -55,6 +56,8 @@ pub(crate) enum Message {
     Published(Table, Shifts, Result<Generation, data_plane::Error>),
     /// The data plane's figures.
     Reported(Result<Report, data_plane::Error>),
+    /// What the data plane counted of rollouts' requests.
+    Counted(Batches),
     /// The data plane's process.
     Supervised(Result<u32, data_plane::Error>),
     /// A hook ended.
@@ -86,6 +89,9 @@ pub(crate) struct Driver {
     pub(crate) data_plane_error: Option<String>,
     pub(crate) runtime_error: Option<String>,
     pub(crate) trials: HashMap<ServiceKey, Trial>,
+    pub(crate) exacts: BTreeMap<ServiceKey, Exact>,
+    /// The baseline of a rollout, by its last figures before the candidate got requests.
+    pub(crate) before: BTreeMap<ServiceKey, (RolloutId, ArmStats)>,
     pub(crate) tallies: HashMap<ServiceKey, Tally>,
     pub(crate) hooks: HashSet<(RolloutId, usize)>,
     pub(crate) measured_at: Option<Instant>,
@@ -111,6 +117,8 @@ impl Driver {
             data_plane_error: None,
             runtime_error: None,
             trials: HashMap::new(),
+            exacts: BTreeMap::new(),
+            before: BTreeMap::new(),
             tallies: HashMap::new(),
             hooks: HashSet::new(),
             measured_at: None,
@@ -142,6 +150,7 @@ impl Driver {
                 self.published(table, &shifts, result);
             }
             Message::Reported(result) => self.reported(result),
+            Message::Counted(batches) => self.counted(&batches),
             Message::Supervised(result) => match result {
                 Ok(pid) => (self.data_plane_pid, self.data_plane_error) = (Some(pid), None),
                 Err(error) => {
@@ -264,6 +273,7 @@ impl Driver {
             Ok(report) => {
                 self.publisher.reported(&report);
                 self.heard = Some(Heard { report, received: Instant::now() });
+                self.remember_baselines();
             }
             Err(_) => self.heard = None,
         }

@@ -12,6 +12,7 @@ use switchback_ports::data_plane::Report;
 use switchback_ports::runtime::Usage;
 
 use crate::clock::Instant;
+use crate::exact::{Exact, Opinion};
 
 /// How often the same verdict is worth a record: people following want to know what is missing.
 const SPEAK_EVERY: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ impl Meter {
 pub(crate) struct Trial {
     rollout: RolloutId,
     position: usize,
+    entered: Timestamp,
     is_step: bool,
     judge: Judge,
     meter: Meter,
@@ -101,6 +103,9 @@ pub(crate) struct Look<'a> {
     pub(crate) rollout: &'a Rollout,
     pub(crate) instances: Vec<InstanceId>,
     pub(crate) failed_probes: u64,
+    pub(crate) exact: Option<&'a Exact>,
+    /// Whether requests are assigned to both versions by chance.
+    pub(crate) is_drawn: bool,
 }
 
 impl Trial {
@@ -110,6 +115,7 @@ impl Trial {
             Some(mut trial) if trial.rollout == task.rollout => {
                 if trial.position != task.position {
                     trial.position = task.position;
+                    trial.entered = now;
                     trial.is_step = task.step.is_some();
                     trial.judge.enter(task.step.clone(), now);
                     trial.spoke = None;
@@ -119,6 +125,7 @@ impl Trial {
             Some(_) | None => Self {
                 rollout: task.rollout,
                 position: task.position,
+                entered: now,
                 is_step: task.step.is_some(),
                 judge: Judge::new(
                     Rules { triggers: task.triggers.clone(), step: task.step.clone() },
@@ -158,6 +165,9 @@ impl Trial {
             failed_probes: look.failed_probes,
             custom: self.custom.clone(),
         });
+        let since = look.is_drawn.then_some(self.entered);
+        let opinion = look.exact.map(|exact| exact.opinion(look.at, since));
+        let verdict = joined(verdict, opinion);
         // Between two analysis steps nobody waits for a verdict, unless it is a bad one.
         if !self.is_step && verdict.outcome != Outcome::Regressed {
             return None;
@@ -173,6 +183,30 @@ impl Trial {
         }
         worth_it.then_some(verdict)
     }
+}
+
+/// The verdict of the documents' rules and the exact test together.
+///
+/// Either may take the candidate back. A step passes when its rules hold and nothing in the test
+/// speaks against it: neither data that are missing or in doubt nor evidence that grows. That the
+/// candidate is certified safe is not asked for: at little traffic no version ever would be.
+fn joined(rules: Verdict, opinion: Option<Opinion>) -> Verdict {
+    let Some(Opinion { verdict: test, holds }) = opinion else { return rules };
+    let outcome = match (test.outcome, rules.outcome) {
+        (Outcome::Regressed, _) | (_, Outcome::Regressed) => Outcome::Regressed,
+        (_, Outcome::Safe) if !holds => Outcome::Safe,
+        (Outcome::Safe | Outcome::Undecided, Outcome::Safe | Outcome::Undecided) => {
+            Outcome::Undecided
+        }
+    };
+    // What decides, or what is waited for, comes first.
+    let (first, second) = match (test.outcome, outcome) {
+        (Outcome::Regressed, _) => (test, rules),
+        (_, Outcome::Undecided) if holds => (test, rules),
+        (_, Outcome::Regressed | Outcome::Safe | Outcome::Undecided) => (rules, test),
+    };
+    let findings = first.findings.iter().chain(&second.findings).cloned().collect();
+    Verdict { outcome, findings, ..first }
 }
 
 /// Counts the requests of a rollout's candidate across restarts of the control plane and of the

@@ -7,8 +7,10 @@ mod api;
 mod book;
 mod calls;
 mod clock;
+mod compact;
 mod configuration;
 mod driver;
+mod exact;
 mod fleet;
 mod hands;
 mod headless;
@@ -24,6 +26,7 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 mod traffic;
+mod trials;
 mod views;
 mod vitals;
 

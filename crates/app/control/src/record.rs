@@ -87,6 +87,16 @@ pub(crate) fn configured(at: Timestamp, versions: &BTreeMap<String, String>) -> 
     envelope(CONTROL, CONFIGURED, at, versions)
 }
 
+/// Something about a rollout's exact test, under a scope of its own: replay has no need of it.
+pub(crate) fn of_trial(rollout: RolloutId, kind: &str, at: Timestamp, body: Vec<u8>) -> NewRecord {
+    NewRecord { body, ..envelope(&trial_scope(rollout), kind, at, &()) }
+}
+
+/// The scope of records about a rollout's exact test.
+pub(crate) fn trial_scope(rollout: RolloutId) -> String {
+    format!("trial {rollout}")
+}
+
 fn read<T: serde::de::DeserializeOwned>(record: &Record, kind: &str) -> Option<Result<T, Error>> {
     if record.content.kind != kind {
         return None;

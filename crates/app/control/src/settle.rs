@@ -8,7 +8,7 @@ use switchback_api::RolloutEvent;
 use switchback_domain::strategy::Hook;
 use switchback_domain::template::{Variables, render};
 use switchback_domain::{
-    InstanceHealth, InstanceId, InstanceReport, ReleaseId, ServiceKey, Timestamp,
+    InstanceHealth, InstanceId, InstanceReport, ReleaseId, ServiceKey, Timestamp, Weight,
 };
 use switchback_engine::{
     Counts, Effect, Event, EventKind, Pool, Rollout, RolloutId, Service, outstanding,
@@ -50,7 +50,12 @@ impl Driver {
             }
         }
         self.settle_instances();
-        self.settle_effects();
+        if self.settle_effects() {
+            // A bad version is not left in the traffic until the next look.
+            self.settle_traffic();
+            self.settle_instances();
+        }
+        self.keep_trials();
         self.show_progress();
     }
 
@@ -231,8 +236,9 @@ impl Driver {
         self.announce(service, rollout, "note", text);
     }
 
-    /// Sees to the effects that are neither instances nor traffic.
-    fn settle_effects(&mut self) {
+    /// Sees to the effects that are neither instances nor traffic. Says whether a verdict was told.
+    fn settle_effects(&mut self) -> bool {
+        let mut told = false;
         let keys: Vec<_> = self.book.services().keys().cloned().collect();
         let measure = self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
         if measure {
@@ -256,12 +262,13 @@ impl Driver {
                 }
             }
             match effects.iter().find_map(Task::from_effect) {
-                Some(task) => self.judge(&service, &task, measure),
+                Some(task) => told |= self.judge(&service, &task, measure),
                 None => {
                     self.trials.remove(&key);
                 }
             }
         }
+        told
     }
 
     /// A rollout may only begin when it could be taken back: the baseline is known, complete and
@@ -328,13 +335,21 @@ impl Driver {
         self.fleet.instance(&ready.id).cloned()
     }
 
-    fn judge(&mut self, service: &Service, task: &Task<'_>, measure: bool) {
-        let (Some(rollout), Some(heard)) = (&service.rollout, &self.heard) else { return };
+    /// Says whether the engine was told a verdict.
+    fn judge(&mut self, service: &Service, task: &Task<'_>, measure: bool) -> bool {
+        let (Some(rollout), Some(heard)) = (&service.rollout, &self.heard) else { return false };
         let now = self.book.now();
         let key = &service.key;
         let candidate = service.pool(rollout.candidate());
         let instances: Vec<_> = candidate.instances.iter().map(|i| i.id.clone()).collect();
         let mut trial = Trial::resume(self.trials.remove(key), task, now);
+        let weight = service.weight_of(rollout.candidate());
+        let is_drawn = weight != Weight::ZERO && weight != Weight::ALL;
+        let exact = self.exacts.get_mut(key).filter(|exact| exact.rollout == rollout.request.id);
+        if let Some(exact) = exact.filter(|exact| exact.was_heard() && rollout.paused.is_none()) {
+            exact.begin_again(now);
+        }
+        let exact = self.exacts.get(key).filter(|exact| exact.rollout == rollout.request.id);
         let verdict = trial.look(&Look {
             at: now,
             report: &heard.report,
@@ -342,6 +357,8 @@ impl Driver {
             rollout,
             instances: instances.clone(),
             failed_probes: self.fleet.failed_probes(key, rollout.candidate()),
+            exact,
+            is_drawn,
         });
         let position = trial.position();
         let due = due_metrics(&mut trial, task);
@@ -351,14 +368,15 @@ impl Driver {
             self.orders.extend(measures);
         }
         self.run_metrics(service, rollout, due);
-        if let Some(verdict) = verdict {
-            let (rollout, verdict) = (rollout.request.id, Box::new(verdict));
-            if !self.apply(key, EventKind::Judged { rollout, position, verdict })
-                && let Some(trial) = self.trials.get_mut(key)
-            {
-                trial.speak_again();
-            }
+        let Some(verdict) = verdict else { return false };
+        let (rollout, outcome, verdict) = (rollout.request.id, verdict.outcome, Box::new(verdict));
+        let taken = self.apply(key, EventKind::Judged { rollout, position, verdict });
+        match (taken, self.trials.get_mut(key), self.exacts.get_mut(key)) {
+            (true, _, Some(exact)) if exact.rollout == rollout => exact.judged(now, outcome),
+            (false, Some(trial), _) => trial.speak_again(),
+            (true | false, _, _) => {}
         }
+        taken
     }
 
     fn run_metrics(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use switchback_domain::probe::{Probe, ProbeResult};
 use switchback_domain::{InstanceHealth, InstanceId, ServiceKey};
+use switchback_ports::data_plane::Cursor;
 use switchback_ports::runtime::Instance;
 use switchback_ports::{Prober, Runtime};
 use tokio::sync::watch;
@@ -44,11 +45,19 @@ pub(crate) async fn watch_data_plane(
     mut wanted: watch::Receiver<bool>,
 ) {
     let mut running = false;
+    // A control plane that begins reads all there is: what it knows, it recognises.
+    let mut read = Cursor::default();
     while *wanted.borrow() {
         if !running {
             let started = links.supervision.ensure_started().await;
             running = started.is_ok();
             handle.send(Message::Supervised(started)).await;
+        }
+        if let Ok(batches) = links.data_plane.batches(&read).await {
+            read = batches.next.clone();
+            if !batches.batches.is_empty() {
+                handle.send(Message::Counted(batches)).await;
+            }
         }
         let reported = links.data_plane.report().await;
         running &= reported.is_ok();

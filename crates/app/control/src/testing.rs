@@ -7,7 +7,7 @@ use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
 use switchback_domain::route::RouteRules;
 use switchback_domain::strategy::{BusyPolicy, FailureAction, RolloutPolicy, StrategyKind};
 use switchback_domain::tls::UpstreamSpec;
-use switchback_domain::trigger::Triggers;
+use switchback_domain::trigger::{ExactTest, Triggers};
 use switchback_domain::workload::{RouteSpec, RuntimeKind};
 use switchback_domain::{
     EnvironmentName, InstanceId, ProjectName, Release, ReleaseId, ServiceKey, ServiceName,
@@ -87,6 +87,7 @@ pub(crate) fn revision(release: &ReleaseId) -> Revision {
         auto_promote: true,
         on_busy: BusyPolicy::Queue,
         triggers: Triggers::default(),
+        exact_test: ExactTest::default_of_a_policy(),
         smoke_tests: Vec::new(),
         revision_history_limit: 3,
     };

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use switchback_analysis::cohort::Arm as Side;
 use switchback_analysis::{ArmBatch, Settings};
-use switchback_domain::route::RouteMode;
 use switchback_domain::{Histogram, Weight};
 use switchback_ports::data_plane::{Batches as Answer, Counted, Cursor, TrialId};
 use switchback_routing::{ArmId, Route, Table};
@@ -184,9 +183,7 @@ fn coin(table: &Table, route: &Route) -> Option<(TrialId, Weight)> {
         let mut same = table.routes.iter().filter(|other| other.service == route.service);
         same.all(|other| other.split == route.split && other.steering == route.steering)
     };
-    // Rules and modes choose versions for other reasons than a coin.
-    let is_drawn = route.steering.rules.is_default() && route.steering.mode == RouteMode::Serve;
-    if weight == Weight::ZERO || weight == Weight::ALL || !is_drawn || !is_alone() {
+    if weight == Weight::ZERO || weight == Weight::ALL || !is_alone() {
         return None;
     }
     let (service, release) = (route.service.clone(), candidate.release.clone());

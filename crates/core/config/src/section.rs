@@ -4,6 +4,7 @@ pub(crate) mod canary_document;
 pub(crate) mod command;
 pub(crate) mod config_file;
 pub(crate) mod environment;
+pub(crate) mod exact_test;
 pub(crate) mod fallback;
 pub(crate) mod health_check;
 pub(crate) mod hook;

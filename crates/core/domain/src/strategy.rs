@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Weight;
-use crate::trigger::{Thresholds, Triggers};
+use crate::trigger::{ExactTest, Thresholds, Triggers};
 
 /// The three ways to bring a release in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,6 +115,9 @@ pub struct RolloutPolicy {
     pub on_busy: BusyPolicy,
     /// When to take it back at any time.
     pub triggers: Triggers,
+    /// The exact test of the candidate while both versions have traffic; `None` is off.
+    #[serde(default = "ExactTest::default_of_a_policy")]
+    pub exact_test: Option<ExactTest>,
     /// Checks of the candidate before it gets traffic.
     pub smoke_tests: Vec<Hook>,
     /// Revisions kept for `switchback rollback`, at least 1.

@@ -63,3 +63,40 @@ pub struct Thresholds {
     /// Finished candidate requests before anything is decided.
     pub samples_min: u64,
 }
+
+/// The exact test: compares the requests of both versions that chance assigned, with a stated
+/// chance of error. On unless switched off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExactTest {
+    /// Chance that a healthy release is ever taken back, over its whole rollout: above 0, at
+    /// most 0.5.
+    pub alpha: f64,
+    /// Largest ratio of error rates that is no regression: 1 to 1.9.
+    pub error_ratio: f64,
+    /// How much slower the candidate may be, in basis points of the baseline's latency; `None`
+    /// takes 5 %, or 10 % with fewer than three instances of the candidate.
+    pub latency_tolerance: Option<u16>,
+    /// Growth of the evidence about latency, in nats per second: one stall is one accident.
+    pub nats_per_second: f64,
+    /// How long latencies do not count after the first request; errors do.
+    #[serde(with = "crate::time::millis")]
+    pub warm_up: Duration,
+}
+
+impl ExactTest {
+    /// What holds where nothing is configured. New instances are slow because they are new: four
+    /// time constants of a warm-up of almost four seconds.
+    pub const DEFAULT: Self = Self {
+        alpha: 0.01,
+        error_ratio: 1.0,
+        latency_tolerance: None,
+        nats_per_second: 2.0,
+        warm_up: Duration::from_secs(15),
+    };
+
+    /// For policies written before there was an exact test.
+    #[allow(clippy::unnecessary_wraps, reason = "the form of the field")]
+    pub const fn default_of_a_policy() -> Option<Self> {
+        Some(Self::DEFAULT)
+    }
+}

@@ -16,6 +16,8 @@ pub(super) struct Act {
     pub(super) story: &'static str,
     /// How it must end.
     pub(super) expected: RolloutOutcome,
+    /// Requests that it may fail, at most, if time is given.
+    pub(super) failed_max: u64,
 }
 
 /// How every version behaves that is not told otherwise: long enough that the machine's noise is
@@ -38,7 +40,7 @@ const fn act(
     good: bool,
 ) -> Act {
     let expected = if good { RolloutOutcome::Promoted } else { RolloutOutcome::RolledBack };
-    Act { version, strategy, story, expected }
+    Act { version, strategy, story, expected, failed_max: if good { 0 } else { 10 } }
 }
 
 impl Act {
@@ -66,12 +68,13 @@ impl Act {
         }
     }
 
-    /// The act's `strategy:` as it stands in the configuration.
+    /// The act's `strategy:` as it stands in the configuration. Its thresholds are so wide that they
+    /// let every version pass: what takes the bad ones back is the exact test.
     pub(super) fn strategy_lines(&self, pace: Pace) -> String {
         let kind = self.strategy_word();
         let analysis = format!(
-            "{{analysis: {{duration: {}ms, success_rate: 99.5%, error_rate: 1%, \
-             latency_ratio: 1.6, min_samples: {}}}}}",
+            "{{analysis: {{duration: {}ms, success_rate: 80%, error_rate: 20%, \
+             latency_ratio: 4.0, min_samples: {}}}}}",
             pace.analysis.as_millis(),
             pace.samples_min
         );
@@ -85,7 +88,10 @@ impl Act {
                 .collect::<Vec<_>>()
                 .concat(),
         };
-        format!("    strategy:\n      type: {kind}\n      steps:\n{steps}")
+        format!(
+            "    rollback: {{exact_test: {{warm_up: 0s}}}}\n    strategy:\n      type: {kind}\n      \
+             steps:\n{steps}"
+        )
     }
 }
 
@@ -100,6 +106,8 @@ pub(super) struct Pace {
     pub(super) rate: u32,
     /// Requests in the ledger at the end.
     pub(super) requests_min: u64,
+    /// Whether a bad version is found at the first weight, and so within few failed requests.
+    pub(super) is_thorough: bool,
 }
 
 impl Pace {
@@ -109,6 +117,7 @@ impl Pace {
         samples_min: 120,
         rate: 1200,
         requests_min: 52_000,
+        is_thorough: true,
     };
     /// For tests and the impatient.
     pub(super) const FAST: Self = Self {
@@ -116,6 +125,7 @@ impl Pace {
         samples_min: 40,
         rate: 800,
         requests_min: 10_000,
+        is_thorough: false,
     };
 
     pub(super) fn load(self, address: SocketAddr) -> LoadOptions {

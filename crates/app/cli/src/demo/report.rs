@@ -4,7 +4,7 @@ use serde::Serialize;
 use switchback_api::{Ledger, RolloutDetail, RolloutOutcome, RolloutSummary};
 use switchback_demo::load::LoadReport;
 
-use super::acts::Act;
+use super::acts::{Act, Pace};
 use crate::render::look::{Look, Tone};
 use crate::render::outcome;
 use crate::render::table::{self, Cell};
@@ -13,17 +13,30 @@ use crate::render::when::took;
 /// One rollout and how it should have ended.
 pub(super) struct Scene {
     act: Act,
+    is_thorough: bool,
     summary: RolloutSummary,
+    /// What condemned it, with its evidence.
+    finding: Option<String>,
     phases: Vec<(String, u64)>,
 }
 
 impl Scene {
-    pub(super) fn new(act: Act, detail: &RolloutDetail) -> Self {
-        Self { act, summary: detail.summary.clone(), phases: phases(detail) }
+    pub(super) fn new(act: Act, pace: Pace, detail: &RolloutDetail) -> Self {
+        let finding = detail.verdict.as_ref().and_then(|verdict| verdict.cause());
+        let finding = finding.map(|finding| {
+            let basis = switchback_analysis::Guarantee::of_rule(&finding.rule);
+            format!("{} ({basis}): {}", finding.rule, finding.summary)
+        });
+        let (summary, phases) = (detail.summary.clone(), phases(detail));
+        Self { act, is_thorough: pace.is_thorough, summary, finding, phases }
     }
 
     fn is_good(&self) -> bool {
-        self.summary.outcome == Some(self.act.expected)
+        self.summary.outcome == Some(self.act.expected) && self.failed_few()
+    }
+
+    fn failed_few(&self) -> bool {
+        !self.is_thorough || self.summary.candidate_failed <= self.act.failed_max
     }
 
     fn millis(&self) -> u64 {
@@ -162,7 +175,12 @@ impl Report {
         for scene in self.scenes.iter().filter(|scene| !scene.is_good()) {
             let (version, (word, _)) = (scene.act.version, outcome::word(scene.summary.outcome));
             let (expected, _) = outcome::word(Some(scene.act.expected));
-            let text = format!("{version} ended {word}, and should have ended {expected}");
+            let text = if scene.failed_few() {
+                format!("{version} ended {word}, and should have ended {expected}")
+            } else {
+                let (failed, max) = (scene.summary.candidate_failed, scene.act.failed_max);
+                format!("{version} failed {failed} requests, which are more than {max}")
+            };
             lines.push(look.paint(Tone::Bad, &text));
         }
         lines
@@ -172,7 +190,8 @@ impl Report {
 fn row(scene: &Scene) -> Vec<Cell> {
     let Scene { act, summary, .. } = scene;
     let (word, tone) = outcome::word(summary.outcome);
-    let evidence = summary.cause.clone().unwrap_or_else(|| act.story.to_owned());
+    let evidence = scene.finding.clone().or_else(|| summary.cause.clone());
+    let evidence = evidence.unwrap_or_else(|| act.story.to_owned());
     vec![
         Cell::text(act.version),
         Cell::text(act.strategy_word()),

@@ -6,14 +6,23 @@ use crate::render::look::{Look, Tone, clean};
 use crate::render::outcome::{duration_ms, versions, word};
 use crate::render::progress::{stage, strategy, tone};
 use crate::render::table::indented;
-use crate::render::{verdict, when};
+use crate::render::{trial, verdict, when};
+use crate::replay::Story;
 
 /// The whole story.
-pub(crate) fn lines(detail: &RolloutDetail, now_ms: u64, look: Look) -> Vec<String> {
+pub(crate) fn lines(
+    detail: &RolloutDetail,
+    stories: &[Story],
+    now_ms: u64,
+    look: Look,
+) -> Vec<String> {
     let mut lines = head(detail, now_ms, look);
     lines.extend(plan(detail, look));
     lines.extend(timeline(detail, look));
     lines.extend(evidence(detail, look));
+    for story in stories {
+        lines.extend(titled("Exact test", trial::lines(story, look), look));
+    }
     lines.extend(detail.last_words.iter().flat_map(|words| last_words(words, look)));
     lines.extend(next(&detail.summary, detail.last_words.first(), look));
     lines
@@ -176,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_cause_comes_first_and_every_decision_has_its_evidence() {
-        let text = lines(&samples::rolled_back(), 61_000, Look::PLAIN).join("\n");
+        let text = lines(&samples::rolled_back(), &[], 61_000, Look::PLAIN).join("\n");
         let expected = "\
 r12 production/api  v1 -> v2  canary  rolled back after 42.1s
 v2 was rolled back because: error rate 5.1% of 412 requests, limit 1%
@@ -193,11 +202,12 @@ What happened
    +12.3s  verdict  regressed
                     regressed - 412 requests of the candidate (21 failed), 1236 of the \
 baseline (1 failed)
-                    RULE         FOUND      OBSERVED    LIMIT  BASELINE  IN WORDS
-                    error_rate   regressed      5.1%       1%      0.1%  error rate 5.1% of 412 \
-requests, limit 1%
-                    cpu_usage    undecided   no data  2 cores            no sample yet
-                    latency_p95  safe         120 ms   500 ms            p95 120 ms, limit 500 ms
+                    RULE         BASIS      FOUND      OBSERVED    LIMIT  BASELINE  IN WORDS
+                    error_rate   heuristic  regressed      5.1%       1%      0.1%  error rate \
+5.1% of 412 requests, limit 1%
+                    cpu_usage    heuristic  undecided   no data  2 cores            no sample yet
+                    latency_p95  heuristic  safe         120 ms   500 ms            p95 120 ms, \
+limit 500 ms
    +42.1s  ended    v1 serves again
 
 mend it and deploy again, or `switchback retry r12` as it is";
@@ -210,7 +220,7 @@ mend it and deploy again, or `switchback retry r12` as it is";
         detail.verdict = None;
         detail.events.clear();
         detail.last_words = vec![samples::last_words()];
-        let text = lines(&detail, 61_000, Look::PLAIN).join("\n");
+        let text = lines(&detail, &[], 61_000, Look::PLAIN).join("\n");
         let expected = "
 Last words of production.api.4e5f6a7b.0
   last probe   GET /ready answered 503 Service Unavailable
@@ -225,20 +235,20 @@ Last words of production.api.4e5f6a7b.0
     #[test]
     fn a_verdict_nobody_told_yet_is_shown_once() {
         let mut detail = samples::rolled_back();
-        assert!(!lines(&detail, 0, Look::PLAIN).join("\n").contains("Last verdict"));
+        assert!(!lines(&detail, &[], 0, Look::PLAIN).join("\n").contains("Last verdict"));
         detail.events.clear();
-        assert!(lines(&detail, 0, Look::PLAIN).join("\n").contains("Last verdict"));
+        assert!(lines(&detail, &[], 0, Look::PLAIN).join("\n").contains("Last verdict"));
     }
 
     #[test]
     fn a_running_one_says_where_it_is_and_what_it_waits_for() {
         let mut detail = samples::rolled_back();
         detail.summary = samples::summary();
-        let text = lines(&detail, 61_000, Look::PLAIN).join("\n");
+        let text = lines(&detail, &[], 61_000, Look::PLAIN).join("\n");
         assert!(text.contains("v2 is on its way: Observing  step 3 of 8: weight 25%"), "{text}");
         assert!(text.contains("3. weight 25%   <- it is here"), "{text}");
         detail.summary.waiting_for = Some("an approval".to_owned());
-        let text = lines(&detail, 61_000, Look::PLAIN).join("\n");
+        let text = lines(&detail, &[], 61_000, Look::PLAIN).join("\n");
         assert!(text.contains("v2 waits for an approval"), "{text}");
         assert!(text.contains("`switchback promote r12` goes on"), "{text}");
     }

@@ -78,7 +78,7 @@ mod tests {
              \x20 cause: error rate 5.1% of 412 requests, limit 1%\n"
         ), "{text}");
         assert!(text.contains("v1 serves as before"));
-        assert!(text.contains("error_rate   regressed"));
+        assert!(text.contains("error_rate   heuristic  regressed"));
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Records for tests of rendering.
 
+use switchback_analysis::label::errors::ErrorCounts;
+use switchback_analysis::{ArmBatch, Batch, Settings};
 use switchback_api::{
     ControlStatus, DataPlaneStatus, InstanceStatus, LastWords, Ledger, LedgerEntry, LogEntry, Plan,
     RevisionStatus, RolloutDetail, RolloutEvent, RolloutOutcome, RolloutSummary, ServiceStatus,
-    Share, Status,
+    Share, Status, TrialRecord,
 };
 use switchback_domain::strategy::StrategyKind;
 use switchback_domain::{
-    ArmStats, Finding, InstanceHealth, InstanceId, InstanceReport, Outcome, ServiceKey, Verdict,
-    Version, Weight,
+    ArmStats, Finding, Histogram, InstanceHealth, InstanceId, InstanceReport, Outcome, ServiceKey,
+    Timestamp, Verdict, Version, Weight,
 };
+
+use crate::replay::Story;
 
 const CANDIDATE: &str = "production.api.4e5f6a7b.0";
 
@@ -229,4 +233,36 @@ pub(crate) fn log_entry() -> LogEntry {
         stream: "stdout".to_owned(),
         text: "listening on 40001".to_owned(),
     }
+}
+
+/// An exact test of a version that fails one request in five, at 5 %.
+pub(crate) fn story() -> Story {
+    let mut latency = Histogram::default();
+    (0..95).for_each(|step| latency.record(40_000 + step * 100));
+    let mut few = Histogram::default();
+    (0..5).for_each(|step| few.record(40_000 + step * 2_000));
+    let batch = |sequence: u64| Batch {
+        at: Timestamp::from_millis(sequence * 100),
+        source: "one".to_owned(),
+        sequence,
+        weight: Weight::from_percent(5),
+        candidate: ArmBatch {
+            unanswered: u64::from(sequence.is_multiple_of(2)),
+            latency: few.clone(),
+            ..ArmBatch::default()
+        },
+        baseline: ArmBatch { latency: latency.clone(), ..ArmBatch::default() },
+    };
+    let record = TrialRecord {
+        rollout: "r12".to_owned(),
+        salt: "r12".to_owned(),
+        settings: Settings::default(),
+        history: latency.clone(),
+        usual: ErrorCounts::default(),
+        started: Timestamp::default(),
+        batches: (1..=12).map(batch).collect(),
+        verdicts: Vec::new(),
+        truncated: false,
+    };
+    Story::tell(&record, record.settings.clone()).unwrap()
 }

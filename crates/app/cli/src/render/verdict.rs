@@ -1,5 +1,6 @@
 //! What the judge said: one line, or every finding in a table.
 
+use switchback_analysis::Guarantee;
 use switchback_domain::{Finding, Outcome, Verdict};
 
 use crate::render::look::{Look, clean, outcome_tone};
@@ -28,7 +29,7 @@ pub(crate) fn headline(verdict: &Verdict, look: Look) -> String {
     format!("{} {} {rests_on}", look.paint(tone, word(verdict.outcome)), look.dot())
 }
 
-/// Every finding, worst first: rule, observed, limit, baseline, words.
+/// Every finding, worst first: rule, what kind of promise stands behind it, observed, limit, baseline, words.
 pub(crate) fn findings(verdict: &Verdict, look: Look) -> Vec<String> {
     let mut findings: Vec<&Finding> = verdict.findings.iter().collect();
     findings.sort_by_key(|finding| match finding.outcome {
@@ -37,7 +38,8 @@ pub(crate) fn findings(verdict: &Verdict, look: Look) -> Vec<String> {
         Outcome::Safe => 2,
     });
     let rows: Vec<_> = findings.into_iter().map(row).collect();
-    table::lines(&["RULE", "FOUND", "OBSERVED", "LIMIT", "BASELINE", "IN WORDS"], &rows, look)
+    let headers = ["RULE", "BASIS", "FOUND", "OBSERVED", "LIMIT", "BASELINE", "IN WORDS"];
+    table::lines(&headers, &rows, look)
 }
 
 fn row(finding: &Finding) -> Vec<Cell> {
@@ -45,6 +47,7 @@ fn row(finding: &Finding) -> Vec<Cell> {
     let observed = finding.observed.map_or_else(|| "no data".to_owned(), number);
     vec![
         Cell::text(clean(&finding.rule)),
+        Cell::text(Guarantee::of_rule(&finding.rule).to_string()),
         Cell::text(word(finding.outcome)).tone(outcome_tone(finding.outcome)),
         Cell::number(observed),
         Cell::number(number(finding.limit)),
@@ -65,10 +68,10 @@ mod tests {
         let verdict = samples::verdict();
         let lines = findings(&verdict, Look::PLAIN);
         let expected = "\
-RULE         FOUND      OBSERVED   LIMIT  BASELINE  IN WORDS
-error_rate   regressed      5.1%      1%      0.1%  error rate 5.1% of 412 requests, limit 1%
-cpu_usage    undecided   no data  2 cores            no sample yet
-latency_p95  safe         120 ms  500 ms            p95 120 ms, limit 500 ms";
+RULE         BASIS FOUND      OBSERVED   LIMIT  BASELINE  IN WORDS
+error_rate   heuristic regressed      5.1%      1%      0.1%  error rate 5.1% of 412 requests, limit 1%
+cpu_usage    heuristic undecided   no data  2 cores            no sample yet
+latency_p95  heuristic safe         120 ms  500 ms            p95 120 ms, limit 500 ms";
         let normal = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(normal(&lines.join("\n")), normal(expected));
         assert_eq!(

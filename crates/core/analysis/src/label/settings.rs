@@ -42,6 +42,12 @@ pub struct Settings {
     pub events: Option<Direction>,
     /// Other families of metrics in this rollout, which take their part of alpha.
     pub families: Families,
+    /// Clients stay with their version ([`crate::sticky`]): a batch counts each of them once, and
+    /// once more when it first fails them. What a client's first request shows is known by then,
+    /// so the metrics do not share one history and are not added up, and requests are no measure
+    /// of the shares drawn.
+    #[serde(default)]
+    pub sticky: bool,
     /// Silence after which the data are stale: 5 s.
     pub stale_after: Duration,
 }
@@ -59,6 +65,7 @@ impl Default for Settings {
             error_budget: 0.0,
             events: None,
             families: Families::default(),
+            sticky: false,
             stale_after: Duration::from_secs(5),
         }
     }

@@ -182,7 +182,7 @@ impl Trial {
         let safe_line = budget::line(self.settings.beta);
         Evidence {
             line: self.line(),
-            together: budget::together(&parts),
+            together: self.taken_together(&parts),
             errors: self.errors.ln_evidence(),
             latency: self.latency.ln_evidence(),
             latency_uncapped: self.latency.ln_evidence_uncapped(),
@@ -238,7 +238,9 @@ impl Trial {
         if let Some(bound) = &mut self.safe.budget {
             bound.observe(errors.candidate_requests, errors.candidate_failed);
         }
-        self.guard.observe(weight, errors.candidate_requests, errors.baseline_requests);
+        if !self.settings.sticky {
+            self.guard.observe(weight, errors.candidate_requests, errors.baseline_requests);
+        }
         if let Some(events) = &mut self.events {
             events.observe(weight, new.events, old.events);
         }
@@ -272,7 +274,7 @@ impl Trial {
         let parts = self.parts();
         let ripe: Vec<Part> =
             if self.errors.is_ripe() { parts.to_vec() } else { parts[1..].to_vec() };
-        let ln_evidence = budget::together(&ripe);
+        let ln_evidence = self.taken_together(&ripe);
         if ln_evidence < self.line() || self.guard.is_broken() {
             return;
         }
@@ -291,6 +293,16 @@ impl Trial {
         }
         let failed_spent = self.errors.total().candidate_failed;
         self.fired = Some(Fired { at: now, ln_evidence, blamed, failed_spent });
+    }
+
+    /// The family's evidence: the sum, or, where the metrics rest on different histories, what the
+    /// strongest has alone (a union bound).
+    fn taken_together(&self, parts: &[Part]) -> f64 {
+        if !self.settings.sticky {
+            return budget::together(parts);
+        }
+        let alone = parts.iter().map(|part| crate::math::ln(part.share) + part.ln_evidence);
+        alone.fold(f64::NEG_INFINITY, f64::max)
     }
 
     /// Errors, latency, events.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use switchback_domain::strategy::{AnalysisStep, Step};
-use switchback_domain::trigger::Triggers;
+use switchback_domain::trigger::{ExactTest, Triggers};
 
 use crate::reader::Reader;
+use crate::section::exact_test::{self, EXACT_TEST};
 use crate::section::service::REVISIONS_MAX;
 use crate::section::step::default_thresholds;
 use crate::section::trigger::{self, TRIGGERS};
@@ -16,7 +17,7 @@ pub(crate) static ROLLBACK: Table = Table::new(
     "rollback",
     "When a release is taken back.",
     &[&[
-        field("enabled", Kind::Bool, "false switches the automatic triggers off. Default: true."),
+        field("enabled", Kind::Bool, "false switches triggers and exact test off. Default: true."),
         field(
             "error_threshold",
             Kind::Share,
@@ -30,6 +31,11 @@ pub(crate) static ROLLBACK: Table = Table::new(
              seconds as in the documents. Default: 5m for blue-green, 1m for canary.",
         ),
         field("revisions", REVISIONS, "Revisions kept; the same as revision_history_limit."),
+        field(
+            "exact_test",
+            Kind::Either(&[Kind::Struct(&EXACT_TEST), Kind::Bool]),
+            "The test of both versions' requests with a stated chance of error. Default: on.",
+        ),
         field("triggers", Kind::Struct(&TRIGGERS), "When a release is taken back by itself."),
     ]],
 );
@@ -64,13 +70,15 @@ impl Monitoring {
 pub(crate) struct Rollback {
     pub(crate) monitoring: Monitoring,
     pub(crate) triggers: Triggers,
+    pub(crate) exact_test: Option<ExactTest>,
     pub(crate) revisions: Option<u32>,
 }
 
 /// The documents' numbers.
 pub(crate) fn default_rollback() -> Rollback {
     let triggers = trigger::default_triggers(None);
-    Rollback { monitoring: Monitoring::default(), triggers, revisions: None }
+    let (monitoring, exact_test) = (Monitoring::default(), Some(ExactTest::DEFAULT));
+    Rollback { monitoring, triggers, exact_test, revisions: None }
 }
 
 /// Reads the section.
@@ -86,5 +94,10 @@ pub(crate) fn rollback(reader: &mut Reader, node: &Node) -> Rollback {
         None => defaults,
     };
     let triggers = if enabled { triggers } else { Triggers::default() };
-    Rollback { monitoring: Monitoring { window, error_threshold }, triggers, revisions }
+    let exact_test = match fields.get("exact_test") {
+        Some(node) => exact_test::exact_test(reader, node),
+        None => Some(ExactTest::DEFAULT),
+    };
+    let exact_test = exact_test.filter(|_| enabled);
+    Rollback { monitoring: Monitoring { window, error_threshold }, triggers, exact_test, revisions }
 }

@@ -143,6 +143,7 @@ pub(crate) fn service(
     let steps = strategy::steps_of(strategy.kind, strategy.steps.as_ref(), &rollback.monitoring);
     let mut policy = policy(reader, &fields, rollback.revisions);
     policy.triggers = rollback.triggers;
+    policy.exact_test = rollback.exact_test;
     policy.strategy = strategy.kind;
     policy.steps = steps;
     check_deadline(reader, &fields, &policy, workload.as_ref());
@@ -216,6 +217,7 @@ fn policy(reader: &mut Reader, fields: &Fields<'_>, revisions: Option<u32>) -> R
         auto_promote: fields.read("auto_promote", reader, Reader::boolean).unwrap_or(true),
         on_busy: on_busy.unwrap_or(BusyPolicy::Queue),
         triggers: switchback_domain::trigger::Triggers::default(),
+        exact_test: None,
         smoke_tests: fields
             .get("smoke_tests")
             .map(|node| hook::hooks(reader, node))

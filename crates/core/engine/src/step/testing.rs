@@ -66,6 +66,7 @@ pub(crate) fn policy(strategy: StrategyKind) -> RolloutPolicy {
         auto_promote: true,
         on_busy: BusyPolicy::Queue,
         triggers: Triggers::default(),
+        exact_test: None,
         smoke_tests: Vec::new(),
         revision_history_limit: 3,
     }
