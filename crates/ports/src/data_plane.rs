@@ -58,6 +58,18 @@ pub struct ArmReport {
     pub trouble: ArmTrouble,
 }
 
+/// What a circuit breaker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerReport {
+    /// It lets everything through.
+    Closed,
+    /// It lets nothing through.
+    Open,
+    /// It lets one request through at a time.
+    HalfOpen,
+}
+
 /// What the data plane does about slow, failing and new instances of a version: what the numbers
 /// of a comparison may be discounted by.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,6 +77,10 @@ pub struct ArmReport {
 pub struct ArmTrouble {
     /// How often an instance was ejected for failing again and again.
     pub ejections: u64,
+    /// How often its circuit breaker has opened.
+    pub breaker_opened: u64,
+    /// What that does now, if it has one: `closed`, `open` or `half-open`.
+    pub breaker: Option<BreakerReport>,
     /// Those that are ejected now.
     pub ejected: Vec<InstanceId>,
     /// Those that are new and get fewer requests than the others.
@@ -90,6 +106,33 @@ pub struct RouteReport {
     pub hold_expired: u64,
     /// Held requests whose clients left.
     pub hold_left: u64,
+    /// Requests refused because the route gets more than its rate.
+    #[serde(default)]
+    pub rate_limited: u64,
+    /// Requests refused because their client sends more than its rate.
+    #[serde(default)]
+    pub client_limited: u64,
+    /// Requests without room: too many on their way, and too many or too long waiting.
+    #[serde(default)]
+    pub bulkhead_full: u64,
+    /// Requests whose clients left while they waited for room.
+    #[serde(default)]
+    pub pending_left: u64,
+    /// Requests above the limit that response times have set.
+    #[serde(default)]
+    pub overloaded: u64,
+    /// Repetitions that the budget did not allow.
+    #[serde(default)]
+    pub unrepeated: u64,
+    /// Requests that the baseline was asked in the candidate's place.
+    #[serde(default)]
+    pub rescued: u64,
+    /// Requests answered with the last good answer.
+    #[serde(default)]
+    pub stale: u64,
+    /// Requests answered with the configured answer.
+    #[serde(default)]
+    pub canned: u64,
     /// Copies for the candidate that it answered.
     pub mirrored: u64,
     /// Copies that were not sent: too many on their way already, or a body too large to keep.
@@ -110,6 +153,15 @@ impl RouteReport {
             hold_full: 0,
             hold_expired: 0,
             hold_left: 0,
+            rate_limited: 0,
+            client_limited: 0,
+            bulkhead_full: 0,
+            pending_left: 0,
+            overloaded: 0,
+            unrepeated: 0,
+            rescued: 0,
+            stale: 0,
+            canned: 0,
             mirrored: 0,
             mirror_dropped: 0,
             mirror_failed: 0,
@@ -125,6 +177,15 @@ impl RouteReport {
         self.hold_full += other.hold_full;
         self.hold_expired += other.hold_expired;
         self.hold_left += other.hold_left;
+        self.rate_limited += other.rate_limited;
+        self.client_limited += other.client_limited;
+        self.bulkhead_full += other.bulkhead_full;
+        self.pending_left += other.pending_left;
+        self.overloaded += other.overloaded;
+        self.unrepeated += other.unrepeated;
+        self.rescued += other.rescued;
+        self.stale += other.stale;
+        self.canned += other.canned;
         self.mirrored += other.mirrored;
         self.mirror_dropped += other.mirror_dropped;
         self.mirror_failed += other.mirror_failed;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use switchback_api::{Problem, code};
 use switchback_config::{Diagnostics, Document, ServiceConfig};
+use switchback_domain::route::RouteRules;
 use switchback_domain::strategy::{RolloutPolicy, StrategyKind};
+use switchback_domain::workload::RouteSpec;
 use switchback_domain::{EnvironmentName, ProjectName, Release, ServiceName, Version};
 
 use crate::{Error, Options};
@@ -110,7 +112,9 @@ fn check_served(release: &Release) -> Result<(), Problem> {
             .problem(format!("{}: the data plane does not encrypt yet", release.key))
             .hint("take out `tls`, `protocol` and `upstream_tls`"));
     }
-    if route.is_none_or(|route| route.rules.is_default()) {
+    let is_served =
+        |route: &RouteSpec| RouteRules { resilience: None, ..route.rules.clone() }.is_default();
+    if route.is_none_or(is_served) {
         return Ok(());
     }
     Err(code::CONFIG_INVALID

@@ -134,6 +134,7 @@ mod tests {
             part: None,
             balance: Balance::default(),
             health: Arc::new(Health::default()),
+            breaker: None,
         }
     }
 

@@ -270,7 +270,11 @@ impl Tally {
                 self.buckets.extend(u16::try_from(bucket_of(micros)).ok());
                 self.failed_answers += u64::from(is_bad);
             }
-            Outcome::ConnectFailed | Outcome::Broken | Outcome::TimedOut | Outcome::Dropped => {
+            Outcome::ConnectFailed
+            | Outcome::Broken
+            | Outcome::TimedOut
+            | Outcome::BreakerOpen
+            | Outcome::Dropped => {
                 if micros > cap {
                     self.unfinished += 1;
                 } else {
@@ -307,7 +311,11 @@ impl Enrolled {
 const fn is_failure(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Answered(class) => class >= 4,
-        Outcome::ConnectFailed | Outcome::Broken | Outcome::TimedOut | Outcome::Dropped => true,
+        Outcome::ConnectFailed
+        | Outcome::Broken
+        | Outcome::TimedOut
+        | Outcome::BreakerOpen
+        | Outcome::Dropped => true,
         Outcome::ClientGone => false,
     }
 }

@@ -11,6 +11,7 @@ use switchback_routing::{ArmId, Router, Table};
 use crate::cohorts::Part;
 use crate::counters::Counters;
 pub(crate) use crate::endpoint::{Endpoint, Visit};
+use crate::resilience::{Guard, SharedBreaker};
 
 /// One table in the form the workers use.
 #[derive(Debug, Default)]
@@ -19,8 +20,13 @@ pub(crate) struct Compiled {
     pub(crate) router: Router,
     /// In the order of `table.arms`.
     pub(crate) arms: Vec<Arc<Arm>>,
+    /// In the order of `table.routes`, or empty: what each does about trouble.
+    guards: Guards,
     directory: Arc<Directory>,
 }
+
+/// What the routes of a table do about trouble, in its order; empty if none of them does anything.
+pub(crate) type Guards = Vec<Option<Arc<Guard>>>;
 
 /// Where versions and instances are found by name.
 #[derive(Debug, Default)]
@@ -47,20 +53,32 @@ pub(crate) struct Arm {
     pub(crate) part: Option<Part>,
     pub(crate) balance: Balance,
     pub(crate) health: Arc<Health>,
+    pub(crate) breaker: Option<Arc<SharedBreaker>>,
 }
 
 impl Compiled {
     /// The form of the table that comes after this one.
-    pub(crate) fn next(&self, table: Table, router: Router, arms: Vec<Arc<Arm>>) -> Self {
+    pub(crate) fn next(
+        &self,
+        table: Table,
+        router: Router,
+        arms: Vec<Arc<Arm>>,
+        guards: Guards,
+    ) -> Self {
         let same = table.arms == self.table.arms;
         let directory = if same { Arc::clone(&self.directory) } else { Directory::of(&arms) };
-        Self { table, router, arms, directory }
+        Self { table, router, arms, guards, directory }
     }
 
     /// What stands at this place in the table, if it is the same as `arm`.
     pub(crate) fn same_arm(&self, index: usize, arm: &switchback_routing::Arm) -> Option<Arc<Arm>> {
         self.table.arms.get(index).filter(|own| *own == arm)?;
         self.arms.get(index).cloned()
+    }
+
+    /// What a route does about trouble, by its place in the table.
+    pub(crate) fn guard(&self, route: usize) -> Option<&Arc<Guard>> {
+        self.guards.get(route)?.as_ref()
     }
 
     /// The version's present instances, if the table still names it.

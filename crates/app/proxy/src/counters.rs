@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use switchback_domain::histogram::{BUCKETS, bucket_of};
 use switchback_domain::{ArmStats, Histogram};
 
 use crate::cohorts::{Cohorts, Enrolled};
 use crate::compiled::Arm;
+use crate::resilience::Permit;
 
 /// One worker's numbers, on cache lines of their own.
 #[derive(Debug, Default)]
@@ -27,6 +28,7 @@ struct Shard {
     timed_out: AtomicU64,
     client_gone: AtomicU64,
     retried: AtomicU64,
+    breaker_open: AtomicU64,
     dropped: AtomicU64,
     /// 14 KB, so only where there were requests: a table may name 10,000 versions.
     latency: OnceLock<Box<[AtomicU64]>>,
@@ -49,6 +51,8 @@ pub(crate) enum Outcome {
     TimedOut,
     /// The client went away first.
     ClientGone,
+    /// Its circuit breaker turned it away.
+    BreakerOpen,
     /// Nobody to ask: our fault.
     Dropped,
 }
@@ -82,6 +86,7 @@ impl Shard {
             timed_out: read(&self.timed_out),
             client_gone: read(&self.client_gone),
             retried: read(&self.retried),
+            breaker_open: read(&self.breaker_open),
             dropped: read(&self.dropped),
             latency: dense.map(Histogram::from_dense).unwrap_or_default(),
         }
@@ -98,6 +103,7 @@ impl Shard {
             Outcome::Broken => add(&self.broken),
             Outcome::TimedOut => add(&self.timed_out),
             Outcome::ClientGone => add(&self.client_gone),
+            Outcome::BreakerOpen => add(&self.breaker_open),
             Outcome::Dropped => add(&self.dropped),
         }
     }
@@ -120,6 +126,10 @@ pub(crate) struct Ticket {
     settled: bool,
     /// Its place in a rollout's trial, if chance has assigned it.
     enrolled: Option<Enrolled>,
+    /// Its place among those that a route lets in.
+    pub(crate) permit: Option<Permit>,
+    /// Its end tells the circuit breaker whether to close.
+    is_probe: bool,
 }
 
 impl Ticket {
@@ -129,7 +139,8 @@ impl Ticket {
         let shard = &arm.counters.0[worker];
         add(&shard.in_flight);
         add(&shard.accepted);
-        Self { worker, started: Instant::now(), settled: false, enrolled: None, arm }
+        let (settled, enrolled, permit, is_probe) = (false, None, None, false);
+        Self { worker, started: Instant::now(), settled, enrolled, permit, is_probe, arm }
     }
 
     /// Chance alone has chosen the version: the request is evidence if the version is on trial.
@@ -142,6 +153,11 @@ impl Ticket {
     /// The version it was assigned to.
     pub(crate) fn arm(&self) -> &Arc<Arm> {
         &self.arm
+    }
+
+    /// The circuit breaker waits for its end.
+    pub(crate) fn probes(&mut self) {
+        self.is_probe = true;
     }
 
     /// When it was accepted.
@@ -162,6 +178,12 @@ impl Ticket {
             self.arm.counters.0[self.worker].record(outcome, micros);
             if let Some(enrolled) = &self.enrolled {
                 enrolled.end(outcome, micros);
+            }
+            if let Some(breaker) = &self.arm.breaker {
+                breaker.observe(outcome, self.is_probe);
+            }
+            if let Some(permit) = &self.permit {
+                permit.ended(outcome, Duration::from_micros(micros));
             }
         }
     }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use switchback_resilience::Moment;
+use switchback_domain::resilience::RetryPolicy;
+use switchback_resilience::{Moment, backoff};
 use switchback_routing::RequestView;
 use tokio::net::TcpStream;
 
@@ -18,9 +19,12 @@ use crate::balance::{Deed, draw};
 use crate::clock;
 use crate::compiled::Visit;
 use crate::counters::{Outcome, Ticket};
-use crate::limits::{INSTANCES_TRIED_MAX, RETRIES_MAX};
+use crate::limits::{CONNECT_MAX, INSTANCES_TRIED_MAX, RETRIES_MAX};
 use crate::pool::{Link, NoLink, Pool, connect};
+use crate::resilience::Guard;
+use crate::route_counts::Turned;
 use crate::service::Entry;
+use crate::upload::Upload;
 use crate::worker::Worker;
 
 /// One request in the hands of its codec: a view of its head, and a way to send it, with its body,
@@ -50,6 +54,27 @@ pub(crate) trait Exchange {
 
     /// Makes a new connection one of this codec's.
     async fn open(stream: TcpStream) -> Option<Self::Link>;
+
+    /// How its body comes in; `None` without one.
+    fn upload(&self) -> Option<Rc<Upload>>;
+
+    /// Whether it can still be sent, to another version, as nobody has seen it.
+    fn can_be_sent(&self) -> bool;
+
+    /// Calls back with each value of a header of the answer, by its name in lower case, until one
+    /// call returns true; returns whether one did.
+    fn answer_header(
+        &self,
+        answer: &Self::Answer,
+        name: &str,
+        visit: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> bool;
+
+    /// Whether nothing of an answer has reached the client yet.
+    fn may_discard(&self) -> bool;
+
+    /// Throws an answer away; the request, which is repeatable, can be sent again.
+    fn discard(&mut self, answer: Self::Answer);
 
     /// The status of an answer.
     fn status(answer: &Self::Answer) -> u16;
@@ -110,6 +135,8 @@ enum Attempt<A> {
     Refused,
     /// The connection failed, but the request can safely be sent again.
     Again(Visit),
+    /// It failed, but it may be repeated, and the budget allows it.
+    Repeat(Visit),
     Failed(Failure),
 }
 
@@ -118,7 +145,10 @@ struct Course<'a> {
     worker: &'a Rc<Worker>,
     ticket: &'a Ticket,
     timeout: Duration,
-    /// Instances that refused this request a connection.
+    guard: Option<&'a Guard>,
+    /// How often it was repeated out of the budget.
+    repeated: u32,
+    /// Instances that refused this request a connection, or failed it.
     tried: Vec<u64>,
     /// An old connection failed: only new ones from now on.
     fresh: bool,
@@ -131,10 +161,12 @@ pub(crate) async fn exchange<E: Exchange>(
     worker: &Rc<Worker>,
     ticket: &Ticket,
     timeout: Duration,
+    guard: Option<&Guard>,
     request: &mut E,
 ) -> Result<(E::Answer, Visit), Failure> {
     let (tried, began) = (Vec::new(), clock::moment(ticket.started()));
-    let mut course = Course { worker, ticket, timeout, tried, fresh: false, began };
+    let (repeated, fresh) = (0, false);
+    let mut course = Course { worker, ticket, timeout, guard, repeated, tried, fresh, began };
     let (mut held, mut last, mut repetitions) = (None, Failure::Ours, 0);
     while course.tried.len() < INSTANCES_TRIED_MAX && repetitions <= RETRIES_MAX {
         if last != Failure::Ours {
@@ -152,6 +184,10 @@ pub(crate) async fn exchange<E: Exchange>(
                 held = Some(visit);
                 repetitions += 1;
             }
+            Attempt::Repeat(visit) => {
+                course.rest().await;
+                held = Some(visit);
+            }
         }
         last = Failure::Version(Outcome::ConnectFailed);
     }
@@ -166,7 +202,11 @@ impl Course<'_> {
         let own = self.ticket.arm();
         let first = held.is_none() && self.tried.is_empty();
         let chosen = self.worker.with_table(|table| match table.arm(&own.id) {
-            Some(arm) => draw(arm, &self.tried, index, || self.began),
+            // Whoever failed it is asked again when there is nobody else.
+            Some(arm) => draw(arm, &self.tried, index, || self.began).or_else(|| {
+                let repeats = self.repeated > 0;
+                repeats.then(|| draw(arm, &[], index, || self.began)).flatten()
+            }),
             None if first => draw(own, &self.tried, index, || self.began),
             None => held.map(|visit| Arc::clone(&visit.endpoint)),
         });
@@ -186,7 +226,9 @@ impl Course<'_> {
             }
         };
         let again = reused && repeatable;
-        let sent = request.send(link, self.timeout, again).await;
+        let budgeted = self.guard.and_then(|guard| guard.policy.retries.as_ref());
+        let policy = budgeted.filter(|policy| repeatable && self.repeated < policy.attempts);
+        let sent = request.send(link, self.timeout, again || policy.is_some()).await;
         self.fresh = true;
         match &sent {
             Sent::Answered(answer) if E::status(answer) < 500 => self.learn(&visit, Deed::Good),
@@ -197,14 +239,49 @@ impl Course<'_> {
             Sent::Unsent | Sent::Late(Late::Client) | Sent::ClientGone => {}
         }
         match sent {
+            Sent::Answered(answer)
+                if policy.is_some_and(|policy| policy.statuses.contains(&E::status(&answer)))
+                    && request.may_discard()
+                    && self.may_repeat() =>
+            {
+                request.discard(answer);
+                self.repeat(visit)
+            }
             Sent::Answered(answer) => Attempt::Answered(answer, visit),
             Sent::Unsent => Attempt::Again(visit),
             Sent::Silent if again => Attempt::Again(visit),
+            Sent::Silent if policy.is_some() && self.may_repeat() => self.repeat(visit),
             Sent::Silent => Attempt::Failed(Failure::Version(Outcome::ConnectFailed)),
             Sent::Garbled => Attempt::Failed(Failure::Version(Outcome::Broken)),
             Sent::Late(Late::Instance) => Attempt::Failed(Failure::Version(Outcome::TimedOut)),
             Sent::Late(Late::Client) => Attempt::Failed(Failure::ClientLate),
             Sent::ClientGone => Attempt::Failed(Failure::ClientGone),
+        }
+    }
+
+    /// Takes a repetition out of the budget.
+    fn may_repeat(&self) -> bool {
+        let Some(guard) = self.guard else { return false };
+        let may = guard.withdraw(self.worker.index, clock::now());
+        if !may {
+            let counts = self.worker.shared.routes(self.worker.index);
+            counts.turned(&guard.service, Turned::Unrepeated);
+        }
+        may
+    }
+
+    fn repeat<A>(&mut self, visit: Visit) -> Attempt<A> {
+        self.tried.push(visit.endpoint.id);
+        self.repeated += 1;
+        Attempt::Repeat(visit)
+    }
+
+    /// Waits a little, each time longer, so that those who failed together do not come back so.
+    async fn rest(&self) {
+        let policy = self.guard.and_then(|guard| guard.policy.retries.as_ref());
+        if let Some(RetryPolicy { backoff: base, backoff_max: cap, .. }) = policy {
+            let before = self.repeated.saturating_sub(1);
+            tokio::time::sleep(backoff(before, *base, *cap, rand::random())).await;
         }
     }
 
@@ -225,7 +302,8 @@ impl Course<'_> {
         {
             return Ok((link, true));
         }
-        let stream = connect(visit.endpoint.address).await?;
+        let own = self.guard.and_then(|guard| guard.policy.timeouts.connect);
+        let stream = connect(visit.endpoint.address, own.unwrap_or(CONNECT_MAX)).await?;
         let link = E::open(stream).await.ok_or(NoLink::Refused)?;
         visit.endpoint.took_connection();
         Ok((link, false))

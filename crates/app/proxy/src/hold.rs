@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::exchange::Exchange;
 use crate::route_counts::Turned;
-use crate::service::{Assigned, Entry, Refusal, Way, assign};
+use crate::service::{Entry, Past, Refusal, Way, assign};
 use crate::worker::Worker;
 
 /// One held request's place among those of its service; free again when dropped.
@@ -63,11 +63,12 @@ pub(crate) async fn hold<E: Exchange>(
     request: &mut E,
     service: ServiceKey,
     limits: PauseLimits,
-) -> Result<Assigned, Refusal> {
+) -> Way {
     let deadline = Instant::now() + limits.deadline;
     let Some(mut place) = Place::take(worker, service.clone(), limits.cap) else {
         worker.shared.routes(worker.index).turned(&service, Turned::HoldFull);
-        return Err(Refusal::later("the service is paused, and too many wait", limits.deadline));
+        let reason = "the service is paused, and too many wait";
+        return Way::Refused(Refusal::later(reason, limits.deadline));
     };
     while !worker.roster.is_stopping() {
         // Made before anything is awaited: on this thread no table can come in between.
@@ -75,23 +76,21 @@ pub(crate) async fn hold<E: Exchange>(
         tokio::select! {
             biased;
             () = request.client_gone() => {
-                return Err(Refusal::bad(StatusCode::REQUEST_TIMEOUT, "the client left"));
+                let refusal = Refusal::bad(StatusCode::REQUEST_TIMEOUT, "the client left");
+                return Way::Refused(refusal);
             }
             () = changed => {}
             () = tokio::time::sleep_until(deadline) => break,
         }
-        match assign(worker, entry, request) {
-            Way::On(assigned) => {
-                place.ended = Some(Ended::Released);
-                return Ok(assigned);
-            }
-            Way::Refused(refusal) => {
-                place.ended = Some(Ended::Released);
-                return Err(refusal);
-            }
+        match assign(worker, entry, request, Past::Nobody) {
             Way::Held(..) => {}
+            way @ (Way::On(_) | Way::Guarded(_) | Way::Open(_) | Way::Refused(_)) => {
+                place.ended = Some(Ended::Released);
+                return way;
+            }
         }
     }
     place.ended = Some(Ended::Expired);
-    Err(Refusal::later("the service is paused", limits.deadline.max(Duration::from_secs(1))))
+    let wait = limits.deadline.max(Duration::from_secs(1));
+    Way::Refused(Refusal::later("the service is paused", wait))
 }

@@ -28,6 +28,7 @@ mod plane;
 mod pool;
 mod process;
 mod registry;
+mod resilience;
 mod route_counts;
 mod service;
 mod sessions;

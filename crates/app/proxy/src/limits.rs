@@ -20,6 +20,8 @@ pub const INTERIM_RESPONSES_MAX: usize = 32;
 /// How long a closing connection's last input is read and thrown away, so that the kernel does not
 /// reset what the client has yet to read.
 pub const LINGER_MAX: Duration = Duration::from_secs(2);
+/// How fast a client has to read a long answer of our own, beyond that time.
+pub const OWN_ANSWER_BYTES_PER_SECOND_MIN: u64 = 10_000;
 /// Read buffer of one connection: a full header block and a body frame.
 pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long a client connection may rest between requests: as nginx.
@@ -58,6 +60,10 @@ pub const UPSTREAM_IDLE_MAX_UNREPEATABLE: Duration = Duration::from_secs(1);
 pub const UPSTREAM_IDLE_UNASKED_MAX: Duration = Duration::from_millis(20);
 /// Resting connections per worker and instance; more than that were a burst.
 pub const UPSTREAM_IDLE_COUNT_MAX: usize = 256;
+/// Clients whose rates are remembered for a route: 1 MiB.
+pub const CLIENTS_REMEMBERED: usize = 65_536;
+/// Locks they are spread over, so that workers seldom meet at one.
+pub const CLIENT_LOCKS: usize = 16;
 /// How long a client may pause while it uploads before the request is given up.
 pub const UPLOAD_PAUSE_MAX: Duration = Duration::from_secs(30);
 

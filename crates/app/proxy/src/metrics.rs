@@ -31,6 +31,7 @@ struct Series {
     in_flight: u64,
     ejections: u64,
     ejected: usize,
+    opened: u64,
 }
 
 /// The whole page.
@@ -49,6 +50,7 @@ pub(crate) fn page(report: &Report, connections: usize) -> String {
         one.in_flight += arm.in_flight;
         one.ejections += arm.trouble.ejections;
         one.ejected += arm.trouble.ejected.len();
+        one.opened += arm.trouble.breaker_opened;
     }
     let mut text = String::new();
     requests(&mut text, &series);
@@ -72,7 +74,11 @@ fn requests(text: &mut String, series: &BTreeMap<String, Series>) {
     line!(text, "# HELP http_requests_total Requests by the class of the answer clients got.");
     line!(text, "# TYPE http_requests_total counter");
     for (labels, Series { stats, .. }) in series {
-        let own = stats.connect_failed + stats.broken + stats.timed_out + stats.dropped;
+        let own = stats.connect_failed
+            + stats.broken
+            + stats.timed_out
+            + stats.breaker_open
+            + stats.dropped;
         for (class, count) in stats.responses.iter().enumerate() {
             let count = count + if class == 4 { own } else { 0 };
             line!(text, "http_requests_total{{{labels},code_class=\"{}xx\"}} {count}", class + 1);
@@ -88,6 +94,7 @@ fn requests(text: &mut String, series: &BTreeMap<String, Series>) {
             ("connect_failed", stats.connect_failed),
             ("broken", stats.broken),
             ("timed_out", stats.timed_out),
+            ("breaker_open", stats.breaker_open),
             ("client_gone", stats.client_gone),
             ("dropped", stats.dropped),
         ];
@@ -143,12 +150,23 @@ fn trouble(text: &mut String, series: &BTreeMap<String, Series>) {
     for (labels, one) in series {
         line!(text, "switchback_proxy_ejected{{{labels}}} {}", one.ejected);
     }
+    line!(text, "# HELP switchback_proxy_breaker_opened_total Circuit breakers that opened.");
+    line!(text, "# TYPE switchback_proxy_breaker_opened_total counter");
+    for (labels, one) in series {
+        line!(text, "switchback_proxy_breaker_opened_total{{{labels}}} {}", one.opened);
+    }
 }
 
 /// What no version has to do with.
 fn by_service(text: &mut String, report: &Report) {
     type Outcomes = fn(&RouteReport) -> Vec<(&'static str, u64)>;
-    let families: [(&str, &str, &str, Outcomes); 4] = [
+    let families: [(&str, &str, &str, Outcomes); 6] = [
+        ("fallbacks_total", "counter", "Answers in place of the version's, by kind.", |of| {
+            vec![("version", of.rescued), ("stale", of.stale), ("answer", of.canned)]
+        }),
+        ("retries_denied_total", "counter", "Repetitions above the budget.", |of| {
+            vec![("", of.unrepeated)]
+        }),
         (
             "turned_away_total",
             "counter",
@@ -160,6 +178,11 @@ fn by_service(text: &mut String, report: &Report) {
                     ("hold_full", of.hold_full),
                     ("hold_expired", of.hold_expired),
                     ("hold_left", of.hold_left),
+                    ("rate_limited", of.rate_limited),
+                    ("client_limited", of.client_limited),
+                    ("bulkhead_full", of.bulkhead_full),
+                    ("pending_left", of.pending_left),
+                    ("overloaded", of.overloaded),
                 ]
             },
         ),

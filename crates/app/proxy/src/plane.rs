@@ -237,7 +237,8 @@ impl Plane {
         let State { registry, batches, .. } = &mut *self.state.borrow_mut();
         let parts = batches.parts(&table, |id| registry.latency(id));
         let arms = registry.arms(&table, &current, &parts);
-        self.shared.table.store(Arc::new(current.next(table, router, arms)));
+        let guards = registry.guards(&table);
+        self.shared.table.store(Arc::new(current.next(table, router, arms, guards)));
     }
 
     /// Waits until every worker serves from the table in force, then settles what it left out.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use crate::limits::{
-    CONNECT_MAX, UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MAX_UNREPEATABLE,
+    UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MAX_UNREPEATABLE,
     UPSTREAM_IDLE_UNASKED_MAX,
 };
 
@@ -102,9 +102,9 @@ impl<L: Link> Pool<L> {
     }
 }
 
-/// Opens a connection.
-pub(crate) async fn connect(address: SocketAddr) -> Result<TcpStream, NoLink> {
-    let stream = match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+/// Opens a connection, within `limit`.
+pub(crate) async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, NoLink> {
+    let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if is_exhausted(&error) => return Err(NoLink::Exhausted),
         Ok(Err(_)) | Err(_) => return Err(NoLink::Refused),

@@ -7,17 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use switchback_domain::resilience::Balance;
-use switchback_domain::{ArmStats, Histogram, InstanceId, Version};
-use switchback_ports::data_plane::{ArmReport, ArmTrouble};
-use switchback_resilience::REST;
-use switchback_routing::{ArmId, Table};
+use switchback_domain::resilience::{Balance, BreakerPolicy, Resilience};
+use switchback_domain::{ArmStats, Histogram, InstanceId, ServiceKey, Version};
+use switchback_ports::data_plane::{ArmReport, ArmTrouble, BreakerReport};
+use switchback_resilience::{BreakerState, REST};
+use switchback_routing::{ArmId, Route, Table};
 
 use crate::clock;
 use crate::cohorts::Part;
-use crate::compiled::{Arm, Compiled, Endpoint, Health};
+use crate::compiled::{Arm, Compiled, Endpoint, Guards, Health};
 use crate::counters::Counters;
 use crate::limits::RETIRED_ARMS_MAX;
+use crate::resilience::{Guard, SharedBreaker};
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Registry {
     /// Counts the versions that left the table, to know which left first.
     leavings: u64,
     endpoints_made: u64,
+    guards: BTreeMap<ServiceKey, Arc<Guard>>,
 }
 
 #[derive(Debug)]
@@ -40,11 +42,21 @@ struct Entry {
     endpoints: BTreeMap<(InstanceId, SocketAddr), Arc<Endpoint>>,
     balance: Balance,
     health: Arc<Health>,
+    breaker: Option<Arc<SharedBreaker>>,
+}
+
+/// The routes that ask for something in trouble.
+fn asked(table: &Table) -> impl Iterator<Item = (&Route, &Resilience)> {
+    table
+        .routes
+        .iter()
+        .filter_map(|route| Some((route, route.steering.rules.resilience.as_deref()?)))
 }
 
 impl Registry {
     pub(crate) fn new(workers: usize) -> Self {
-        Self { workers, arms: BTreeMap::new(), leavings: 0, endpoints_made: 0 }
+        let (arms, guards) = (BTreeMap::new(), BTreeMap::new());
+        Self { workers, arms, leavings: 0, endpoints_made: 0, guards }
     }
 
     /// The arms of a table in its order, each with the counters and instances it had before and
@@ -55,20 +67,36 @@ impl Registry {
         current: &Compiled,
         parts: &BTreeMap<ArmId, Part>,
     ) -> Vec<Arc<Arm>> {
-        let asked: BTreeMap<_, _> = table
-            .routes
-            .iter()
-            .filter_map(|route| Some((&route.service, route.steering.rules.resilience.as_deref()?)))
-            .collect();
-        let arms = table.arms.iter().enumerate();
+        let asked: BTreeMap<_, _> = asked(table).map(|(route, of)| (&route.service, of)).collect();
         let of = |(at, arm): (usize, &switchback_routing::Arm)| {
             let part = parts.get(&arm.id);
-            let balance = asked.get(&arm.id.service).map(|asked| asked.balance).unwrap_or_default();
-            let same = current.same_arm(at, arm);
-            let same = same.filter(|own| own.part.as_ref() == part && own.balance == balance);
-            same.unwrap_or_else(|| self.arm(arm, part, balance))
+            let asked = asked.get(&arm.id.service);
+            let balance = asked.map(|asked| asked.balance).unwrap_or_default();
+            let breaker = asked.and_then(|asked| asked.breaker);
+            let same = current.same_arm(at, arm).filter(|own| {
+                let policy = own.breaker.as_ref().map(|breaker| breaker.policy);
+                own.part.as_ref() == part && own.balance == balance && policy == breaker
+            });
+            same.unwrap_or_else(|| self.arm(arm, part, balance, breaker))
         };
-        arms.map(of).collect()
+        table.arms.iter().enumerate().map(of).collect()
+    }
+
+    /// What each route of a table does about trouble, the same as before where it is the same.
+    pub(crate) fn guards(&mut self, table: &Table) -> Guards {
+        let mut guards = Guards::new();
+        let mut named = BTreeMap::new();
+        for (at, route) in table.routes.iter().enumerate() {
+            let Some(policy) = route.steering.rules.resilience.as_deref() else { continue };
+            let old = self.guards.get(&route.service).filter(|old| old.policy == *policy);
+            let fresh = || Guard::new(&route.service, policy, self.workers).map(Arc::new);
+            let Some(guard) = old.cloned().or_else(fresh) else { continue };
+            guards.resize(table.routes.len(), None);
+            guards[at] = Some(Arc::clone(&guard));
+            named.insert(route.service.clone(), guard);
+        }
+        self.guards = named;
+        guards
     }
 
     /// The latencies of a version so far.
@@ -81,6 +109,7 @@ impl Registry {
         arm: &switchback_routing::Arm,
         part: Option<&Part>,
         balance: Balance,
+        breaker: Option<BreakerPolicy>,
     ) -> Arc<Arm> {
         let workers = self.workers;
         let entry = self.arms.entry(arm.id.clone()).or_insert_with(|| Entry {
@@ -91,8 +120,12 @@ impl Registry {
             endpoints: BTreeMap::new(),
             health: Arc::default(),
             balance,
+            breaker: None,
         });
         entry.balance = balance;
+        if entry.breaker.as_ref().map(|breaker| breaker.policy) != breaker {
+            entry.breaker = breaker.map(|policy| Arc::new(SharedBreaker::new(policy)));
+        }
         let counters = entry.live.get_or_insert_with(|| Arc::new(Counters::new(workers)));
         let counters = Arc::clone(counters);
         let made = &mut self.endpoints_made;
@@ -105,8 +138,8 @@ impl Registry {
             Arc::clone(entry.endpoints.entry(key.clone()).or_insert_with(fresh))
         });
         let (id, part, endpoints) = (arm.id.clone(), part.cloned(), endpoints.collect());
-        let health = Arc::clone(&entry.health);
-        Arc::new(Arm { id, counters, endpoints, part, balance, health })
+        let (health, breaker) = (Arc::clone(&entry.health), entry.breaker.clone());
+        Arc::new(Arm { id, counters, endpoints, part, balance, health, breaker })
     }
 
     /// Every worker serves from `table` now: what it does not name gets no new request, so what is
@@ -192,7 +225,15 @@ impl Entry {
         let is_new = |endpoint: &Endpoint| {
             self.endpoints.len() > 1 && endpoint.readiness(now, self.balance.slow_start) < REST
         };
+        let breaker = self.breaker.as_ref().map(|breaker| breaker.state());
+        let state = |state| match state {
+            BreakerState::Closed => BreakerReport::Closed,
+            BreakerState::Open => BreakerReport::Open,
+            BreakerState::HalfOpen => BreakerReport::HalfOpen,
+        };
         ArmTrouble {
+            breaker_opened: breaker.map(|(_, opened)| opened).unwrap_or_default(),
+            breaker: breaker.map(|(now, _)| state(now)),
             ejections: self.health.ejections(),
             ejected: named(&|endpoint| endpoint.is_ejected(now)),
             warming: named(&is_new),

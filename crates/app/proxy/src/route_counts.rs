@@ -18,6 +18,24 @@ pub(crate) enum Turned {
     HoldExpired,
     /// Its client left while it was held back.
     HoldLeft,
+    /// The route gets more than its rate.
+    RateLimited,
+    /// The client sends more than its rate.
+    ClientLimited,
+    /// As many as allowed were on their way, and too many waited or for too long.
+    BulkheadFull,
+    /// Its client left while it waited for room.
+    PendingLeft,
+    /// As many as the service bears were on their way.
+    Overloaded,
+    /// A repetition was due, but the budget is spent.
+    Unrepeated,
+    /// The baseline was asked in the candidate's place.
+    Rescued,
+    /// An older answer was given.
+    Stale,
+    /// The configured answer was given.
+    Canned,
 }
 
 /// One worker's counts.
@@ -48,6 +66,15 @@ impl RouteCounts {
                 Turned::HoldFull => &mut counts.hold_full,
                 Turned::HoldExpired => &mut counts.hold_expired,
                 Turned::HoldLeft => &mut counts.hold_left,
+                Turned::RateLimited => &mut counts.rate_limited,
+                Turned::ClientLimited => &mut counts.client_limited,
+                Turned::BulkheadFull => &mut counts.bulkhead_full,
+                Turned::PendingLeft => &mut counts.pending_left,
+                Turned::Overloaded => &mut counts.overloaded,
+                Turned::Unrepeated => &mut counts.unrepeated,
+                Turned::Rescued => &mut counts.rescued,
+                Turned::Stale => &mut counts.stale,
+                Turned::Canned => &mut counts.canned,
             };
             *count += 1;
         });

@@ -1,21 +1,24 @@
 //! What happens to one request: routed, assigned to a version, exchanged. Every way out is an
 //! answer to pass on or a refusal with its reason; counting is done here, whatever the codec.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use switchback_domain::ServiceKey;
 use switchback_domain::route::{Maintenance, PauseLimits, RouteMode};
-use switchback_routing::{RequestView, RouteEntry};
+use switchback_resilience::Admission;
+use switchback_routing::{ArmId, RequestView, RouteEntry};
 
+use crate::clock;
 use crate::compiled::{Compiled, Visit};
 use crate::counters::{Outcome, Ticket};
 use crate::exchange::{Exchange, Failure, exchange};
 use crate::hold::hold;
+use crate::resilience::{Capture, Guard, Pace, guarded};
 use crate::route_counts::Turned;
 use crate::worker::Worker;
 
@@ -41,6 +44,18 @@ pub(crate) struct Refusal {
     pub(crate) retry_after: Option<u64>,
     /// A page in place of the reason.
     pub(crate) page: Option<String>,
+    /// Something else altogether.
+    pub(crate) own: Option<Box<OwnAnswer>>,
+    /// The version that could not answer.
+    pub(crate) arm: Option<Box<ArmId>>,
+}
+
+/// An answer that is no refusal: what was kept or configured for when nobody answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnAnswer {
+    /// Its head, beside status and framing.
+    pub(crate) fields: Vec<(&'static str, String)>,
+    pub(crate) body: Bytes,
 }
 
 /// What clients see of a maintenance that brings no page of its own.
@@ -51,12 +66,14 @@ const MAINTENANCE_PAGE: &str = "<!doctype html>\n<html lang=\"en\">\n<meta chars
 impl Refusal {
     /// The connection stays open.
     pub(crate) const fn of(status: StatusCode, reason: &'static str) -> Self {
-        Self { status, reason, close: false, retry_after: None, page: None }
+        let (retry_after, page, own, arm) = (None, None, None, None);
+        Self { status, reason, close: false, retry_after, page, own, arm }
     }
 
     /// The request is none, or none that is served here: the connection is closed after it.
     pub(crate) const fn bad(status: StatusCode, reason: &'static str) -> Self {
-        Self { status, reason, close: true, retry_after: None, page: None }
+        let (retry_after, page, own, arm) = (None, None, None, None);
+        Self { status, reason, close: true, retry_after, page, own, arm }
     }
 
     /// Nothing wrong with the request: it may come again after a while, of at least a second.
@@ -66,6 +83,17 @@ impl Refusal {
         Self { retry_after, ..Self::of(StatusCode::SERVICE_UNAVAILABLE, reason) }
     }
 
+    /// Somebody asks too often.
+    pub(crate) fn too_many(after: Duration) -> Self {
+        let later = Self::later("too many requests", after);
+        Self { status: StatusCode::TOO_MANY_REQUESTS, ..later }
+    }
+
+    /// An answer in place of the version's.
+    pub(crate) fn own(status: StatusCode, answer: OwnAnswer) -> Self {
+        Self { own: Some(Box::new(answer)), ..Self::of(status, "nobody answered") }
+    }
+
     fn maintenance(of: &Maintenance) -> Self {
         let page = if of.page.is_empty() { MAINTENANCE_PAGE } else { of.page.as_str() };
         let refusal = Self::later("the service is down for maintenance", of.retry_after);
@@ -73,19 +101,23 @@ impl Refusal {
     }
 
     /// What the client is told.
-    pub(crate) fn text(&self) -> Cow<'_, str> {
-        match &self.page {
-            Some(page) => page.into(),
-            None => format!("switchback: {}\n", self.reason).into(),
+    pub(crate) fn body(&self) -> Bytes {
+        match (&self.own, &self.page) {
+            (Some(own), _) => own.body.clone(),
+            (None, Some(page)) => page.clone().into(),
+            (None, None) => format!("switchback: {}\n", self.reason).into(),
         }
     }
 
-    /// What that is.
-    pub(crate) const fn content_type(&self) -> &'static str {
-        match self.page {
-            Some(_) => "text/html; charset=utf-8",
-            None => "text/plain; charset=utf-8",
-        }
+    /// Its head, beside status and framing.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
+        let content_type = match (&self.own, &self.page) {
+            (Some(own), _) => return own.fields.clone(),
+            (None, Some(_)) => "text/html; charset=utf-8",
+            (None, None) => "text/plain; charset=utf-8",
+        };
+        let retry_after = self.retry_after.map(|seconds| ("retry-after", seconds.to_string()));
+        [("content-type", content_type.to_owned())].into_iter().chain(retry_after).collect()
     }
 }
 
@@ -95,6 +127,10 @@ pub(crate) struct Answered<A> {
     pub(crate) ticket: Ticket,
     pub(crate) visit: Visit,
     pub(crate) answer: A,
+    /// How long it may take to its end.
+    pub(crate) pace: Option<Box<Pace>>,
+    /// Writes it down for when nobody answers.
+    pub(crate) capture: Option<Box<Capture>>,
 }
 
 /// How a response of this status counts once it was passed on to its end.
@@ -107,6 +143,10 @@ pub(crate) fn outcome_of(status: u16) -> Outcome {
 pub(crate) enum Way {
     /// To a version.
     On(Assigned),
+    /// The route does something about trouble: it is to be asked first.
+    Guarded(Arc<Guard>),
+    /// To a version that is not asked for the time being.
+    Open(Refusal),
     /// The route holds requests back.
     Held(ServiceKey, PauseLimits),
     Refused(Refusal),
@@ -115,10 +155,26 @@ pub(crate) enum Way {
 /// A request that has its version.
 #[derive(Debug)]
 pub(crate) struct Assigned {
-    ticket: Ticket,
-    timeout: Duration,
+    pub(crate) ticket: Ticket,
+    pub(crate) timeout: Duration,
     /// What makes the client keep its version.
-    cookie: Option<String>,
+    pub(crate) cookie: Option<String>,
+}
+
+impl Assigned {
+    /// Has the answer set the cookie.
+    pub(crate) fn show_cookie<E: Exchange>(&mut self, entry: &Entry, request: &mut E) {
+        if let Some(cookie) = self.cookie.take() {
+            request.set_cookie(if entry.secure { cookie + "; Secure" } else { cookie });
+        }
+    }
+}
+
+/// Who has been asked about a request already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Past {
+    Nobody,
+    Guard,
 }
 
 /// Decides about one request and carries it out, up to the head of the answer.
@@ -127,42 +183,63 @@ pub(crate) async fn decide<E: Exchange>(
     entry: &Entry,
     request: &mut E,
 ) -> Result<Answered<E::Answer>, Refusal> {
-    let assigned = match assign(worker, entry, request) {
-        Way::On(assigned) => assigned,
-        Way::Refused(refusal) => return Err(refusal),
-        // In a box of its own: all other requests shall not pay for its room.
-        Way::Held(service, limits) => {
-            Box::pin(hold(worker, entry, request, service, limits)).await?
-        }
+    let mut way = assign(worker, entry, request, Past::Nobody);
+    // What waits gets a box of its own: all other requests shall not pay for its room.
+    let mut assigned = loop {
+        way = match way {
+            Way::On(assigned) => break assigned,
+            Way::Refused(refusal) | Way::Open(refusal) => return Err(refusal),
+            Way::Held(service, limits) => {
+                Box::pin(hold(worker, entry, request, service, limits)).await
+            }
+            Way::Guarded(guard) => {
+                return Box::pin(guarded(worker, entry, request, guard)).await;
+            }
+        };
     };
-    let Assigned { ticket, timeout, cookie } = assigned;
-    if let Some(cookie) = cookie {
-        request.set_cookie(if entry.secure { cookie + "; Secure" } else { cookie });
-    }
-    match exchange(worker, &ticket, timeout, request).await {
-        Ok((answer, visit)) => Ok(Answered { ticket, visit, answer }),
+    assigned.show_cookie(entry, request);
+    let Assigned { ticket, timeout, .. } = assigned;
+    match exchange(worker, &ticket, timeout, None, request).await {
+        Ok((answer, visit)) => Ok(Answered { ticket, visit, answer, pace: None, capture: None }),
         Err(failure) => Err(failed(failure, ticket)),
     }
 }
 
 /// Chooses route and version. No `await` in here: the look into the worker's table and the raised
 /// in-flight count must not be torn apart (see `crate::plane`).
-pub(crate) fn assign<E: Exchange>(worker: &Rc<Worker>, entry: &Entry, request: &E) -> Way {
+pub(crate) fn assign<E: Exchange>(
+    worker: &Rc<Worker>,
+    entry: &Entry,
+    request: &E,
+    past: Past,
+) -> Way {
     request.view(entry, |asked| {
         worker.with_table(|table| match table.router.find_for(asked) {
-            Some(route) => by_mode(worker, table, route, asked),
+            Some(route) => by_mode(worker, table, route, asked, past),
             None => unrouted(worker, StatusCode::NOT_FOUND, "no route for this host and path"),
         })
     })
 }
 
-fn by_mode(worker: &Worker, table: &Compiled, route: &RouteEntry, asked: &RequestView<'_>) -> Way {
+fn by_mode(
+    worker: &Worker,
+    table: &Compiled,
+    route: &RouteEntry,
+    asked: &RequestView<'_>,
+    past: Past,
+) -> Way {
     let turned = |why, refusal| {
         worker.shared.routes(worker.index).turned(&route.service, why);
         Way::Refused(refusal)
     };
     match &route.mode {
-        RouteMode::Serve | RouteMode::Divert { .. } => to_version(worker, table, route, asked),
+        RouteMode::Serve | RouteMode::Divert { .. } => {
+            let guard = route.resilient.and_then(|at| table.guard(at));
+            match guard.filter(|_| past == Past::Nobody) {
+                Some(guard) => Way::Guarded(Arc::clone(guard)),
+                None => to_version(worker, table, route, asked),
+            }
+        }
         RouteMode::Pause(limits) => Way::Held(route.service.clone(), *limits),
         RouteMode::Maintenance(of) => turned(Turned::Maintenance, Refusal::maintenance(of)),
         RouteMode::Isolate => {
@@ -188,7 +265,28 @@ fn to_version(
     if chosen.reason.is_random() {
         ticket.enroll(&worker.cohorts, chosen.session);
     }
-    Way::On(Assigned { ticket, timeout: route.timeout, cookie: chosen.set_cookie })
+    let (timeout, cookie) = (route.timeout, chosen.set_cookie);
+    match admit(ticket) {
+        Ok(ticket) => Way::On(Assigned { ticket, timeout, cookie }),
+        Err(refusal) => Way::Open(refusal),
+    }
+}
+
+/// Asks the version's circuit breaker, if it has one. What it turns away is the version's failure.
+pub(crate) fn admit(mut ticket: Ticket) -> Result<Ticket, Refusal> {
+    let Some(breaker) = &ticket.arm().breaker else { return Ok(ticket) };
+    match breaker.admit(|| clock::moment(ticket.started())) {
+        Admission::Yes => Ok(ticket),
+        Admission::Probe => {
+            ticket.probes();
+            Ok(ticket)
+        }
+        Admission::No(wait) => {
+            ticket.settle(Outcome::BreakerOpen);
+            let refusal = Refusal::later("the version has failed too often", wait);
+            Err(Refusal { arm: Some(Box::new(ticket.arm().id.clone())), ..refusal })
+        }
+    }
 }
 
 fn unrouted(worker: &Worker, status: StatusCode, reason: &'static str) -> Way {
@@ -222,5 +320,6 @@ pub(crate) fn failed(failure: Failure, mut ticket: Ticket) -> Refusal {
     };
     ticket.settle(outcome);
     let close = matches!(failure, Failure::ClientLate | Failure::ClientGone);
-    Refusal { close, ..Refusal::of(status, reason) }
+    let arm = Some(Box::new(ticket.arm().id.clone()));
+    Refusal { close, arm, ..Refusal::of(status, reason) }
 }

@@ -22,6 +22,7 @@ pub(crate) struct Upload {
     received: Cell<u64>,
     failed: Cell<bool>,
     touched: Cell<bool>,
+    pause_max: Cell<Duration>,
 }
 
 /// What a late response is to be blamed on.
@@ -42,7 +43,18 @@ impl Upload {
             received: Cell::default(),
             failed: Cell::default(),
             touched: Cell::default(),
+            pause_max: Cell::new(UPLOAD_PAUSE_MAX),
         })
+    }
+
+    /// How long the client may pause.
+    pub(crate) fn set_pause_max(&self, pause_max: Duration) {
+        self.pause_max.set(pause_max);
+    }
+
+    /// Whether the rest of it is waited for.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waits_since.get().is_some()
     }
 
     /// Some of it came.
@@ -107,7 +119,7 @@ impl Upload {
         let millis = self.received.get().saturating_mul(1_000) / RECEIVE_BYTES_PER_SECOND_MIN;
         let allowed = Duration::from_millis(millis);
         let left = allowed.max(RECEIVE_GRACE).saturating_sub(self.waited.get());
-        left.min(UPLOAD_PAUSE_MAX)
+        left.min(self.pause_max.get())
     }
 }
 

@@ -23,6 +23,8 @@ pub struct ArmStats {
     pub client_gone: u64,
     /// Attempts repeated on another connection or instance, safe ones only.
     pub retried: u64,
+    /// Requests that its circuit breaker turned away.
+    pub breaker_open: u64,
     /// Requests that found no instance to go to: dropped by us.
     pub dropped: u64,
     /// Time to the end of the response, in microseconds, of answered requests.
@@ -35,14 +37,19 @@ impl ArmStats {
         self.responses.iter().sum()
     }
 
-    /// Requests that failed because of this version: 5xx, refused, broken off, timed out.
+    /// Requests that failed because of this version: 5xx, refused, broken off, timed out, turned
+    /// away because it failed too often.
     pub fn failed(&self) -> u64 {
-        self.responses[4] + self.connect_failed + self.broken + self.timed_out
+        self.responses[4] + self.unanswered()
     }
 
     /// Requests with a known end that say something about the version.
     pub fn finished(&self) -> u64 {
-        self.answered() + self.connect_failed + self.broken + self.timed_out
+        self.answered() + self.unanswered()
+    }
+
+    fn unanswered(&self) -> u64 {
+        self.connect_failed + self.broken + self.timed_out + self.breaker_open
     }
 
     /// Share of finished requests that failed, 0 to 1; `None` without any.
@@ -81,6 +88,7 @@ impl ArmStats {
             timed_out: operation(self.timed_out, other.timed_out),
             client_gone: operation(self.client_gone, other.client_gone),
             retried: operation(self.retried, other.retried),
+            breaker_open: operation(self.breaker_open, other.breaker_open),
             dropped: operation(self.dropped, other.dropped),
             latency,
         }

@@ -21,6 +21,11 @@ pub struct RouteEntry {
     /// What an operator has the route do. A diverted one's versions are the other's already; the
     /// rest is the data plane's to do before it asks for a version.
     pub mode: RouteMode,
+    /// The place in `Table::routes` of a route that does something about trouble.
+    pub resilient: Option<usize>,
+    /// Who answers in place of a candidate that cannot, as an index into `Table::arms`; only
+    /// where the route wants that.
+    pub baseline: Option<usize>,
     pub(crate) shares: Shares,
     pub(crate) steering: Option<Box<Steering>>,
 }
@@ -101,6 +106,7 @@ impl RouteEntry {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.steering.is_none()
             && other.steering.is_none()
+            && (self.resilient, other.resilient) == (None, None)
             && (&self.service, self.timeout) == (&other.service, other.timeout)
             && (&self.mode, &self.shares) == (&other.mode, &other.shares)
     }

@@ -88,20 +88,17 @@ fn takes_the_same(old: &[Route], new: &[Route]) -> bool {
 }
 
 /// The routes of a table in its order, the one for the preview behind its route's own.
-fn in_order(table: &Table) -> impl Iterator<Item = (&Route, bool)> {
-    let both = |route| [(route, false), (route, true)];
-    table
-        .routes
-        .iter()
-        .flat_map(both)
-        .filter(|(route, is_preview)| places(route, *is_preview).next().is_some())
+fn in_order(table: &Table) -> impl Iterator<Item = (usize, &Route, bool)> {
+    let both = |(at, route)| [(at, route, false), (at, route, true)];
+    let all = table.routes.iter().enumerate().flat_map(both);
+    all.filter(|(_, route, is_preview)| places(route, *is_preview).next().is_some())
 }
 
 fn entries(table: &Table) -> Result<Vec<Arc<RouteEntry>>, Invalid> {
     let compiler = Compiler { table, arms: table.versions()? };
     let mut entries: Vec<Arc<RouteEntry>> = Vec::new();
-    for (route, is_preview) in in_order(table) {
-        let entry = compiler.entry(route, is_preview)?;
+    for (at, route, is_preview) in in_order(table) {
+        let entry = compiler.entry(at, route, is_preview)?;
         let same = entries.last().filter(|last| last.is_like(&entry)).map(Arc::clone);
         entries.push(same.unwrap_or_else(|| Arc::new(entry)));
     }
@@ -115,7 +112,7 @@ fn index(table: &Table) -> Result<Vec<(SocketAddr, Hosts)>, Invalid> {
     addresses.dedup();
     let mut listeners: Vec<_> =
         addresses.into_iter().map(|listen| (listen, Hosts::default())).collect();
-    for (entry, (route, is_preview)) in in_order(table).enumerate() {
+    for (entry, (_, route, is_preview)) in in_order(table).enumerate() {
         let selections = selections(route, &route.steering.rules.matches)?;
         for (listen, host) in places(route, is_preview) {
             let Ok(at) = listeners.binary_search_by_key(&listen, |(at, _)| *at) else { continue };
@@ -153,7 +150,7 @@ impl<'t> Compiler<'t> {
         found.ok_or_else(|| unknown_arm(service, release))
     }
 
-    fn entry(&self, route: &Route, is_preview: bool) -> Result<RouteEntry, Invalid> {
+    fn entry(&self, at: usize, route: &Route, is_preview: bool) -> Result<RouteEntry, Invalid> {
         let mode = match (&route.steering.mode, is_preview) {
             // Whoever looks at the next version is not who maintenance is kept from.
             (RouteMode::Maintenance(_) | RouteMode::Divert { .. } | RouteMode::Pause(_), true) => {
@@ -178,7 +175,9 @@ impl<'t> Compiler<'t> {
         let (service, timeout) = (route.service.clone(), route.timeout);
         let preview = steering.as_ref().filter(|_| is_preview).and_then(|s| s.candidate);
         let shares = preview.map_or(shares, |arm| vec![(Weight::ALL.basis_points(), arm)]);
-        Ok(RouteEntry { service, timeout, mode, shares, steering })
+        let baseline = self.baseline(route);
+        let resilient = route.steering.rules.resilience.is_some().then_some(at);
+        Ok(RouteEntry { service, timeout, mode, resilient, baseline, shares, steering })
     }
 
     /// The shares of a route's own versions, the candidate's first: places below its weight.
@@ -243,6 +242,24 @@ impl<'t> Compiler<'t> {
             cohorts,
             mirror: rules.mirror,
         })))
+    }
+
+    /// Who answers in place of the candidate, where the route wants that: a version with a share,
+    /// else any other of the service, if it has somebody to answer.
+    fn baseline(&self, route: &Route) -> Option<usize> {
+        let resilience = route.steering.rules.resilience.as_ref()?;
+        let candidate = &route.steering.candidate.as_ref()?.release;
+        if !resilience.fallback.version {
+            return None;
+        }
+        let shares = route.split.shares().iter().filter(|(release, _)| release != candidate);
+        let mut sharing = shares.filter_map(|(of, _)| self.arm(&route.service, of).ok());
+        let other = |arm: &crate::Arm| {
+            let id = &arm.id;
+            id.service == route.service && id.release != *candidate && !arm.endpoints.is_empty()
+        };
+        let sharing = sharing.find(|arm| self.is_able(*arm));
+        sharing.or_else(|| self.table.arms.iter().position(other))
     }
 
     /// The candidate's arm, if it has somebody to answer.

@@ -11,6 +11,7 @@ mod own_codec {
     mod lifecycle;
     mod messages;
     mod modes;
+    mod resilience;
     mod steering;
     mod strict;
     mod support;
@@ -26,6 +27,7 @@ mod hyper_codec {
     mod lifecycle;
     mod messages;
     mod modes;
+    mod resilience;
     mod steering;
     mod support;
     mod switching;

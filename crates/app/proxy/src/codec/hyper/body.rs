@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::codec::hyper::connection::Activity;
 use crate::codec::hyper::link::Lease;
 use crate::counters::{Outcome, Ticket};
+use crate::resilience::{Capture, Pace, Turn};
 use crate::upload::Upload;
 
 /// A request's body.
@@ -105,13 +106,34 @@ pub(crate) struct Passed {
     ticket: Ticket,
     outcome: Outcome,
     lease: Option<Lease>,
+    pace: Option<Box<Pace>>,
+    capture: Option<Box<Capture>>,
+}
+
+/// Why a body from an instance ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cut {
+    #[error("the instance broke off")]
+    Broken(#[source] hyper::Error),
+    #[error("the instance took too long")]
+    Late,
 }
 
 impl Passed {
     pub(crate) fn new(inner: Incoming, ticket: Ticket, outcome: Outcome, lease: Lease) -> Self {
-        let mut passed = Self { inner, ticket, outcome, lease: Some(lease) };
-        passed.settle_if_ended();
-        passed
+        let (lease, pace, capture) = (Some(lease), None, None);
+        Self { inner, ticket, outcome, lease, pace, capture }
+    }
+
+    /// Held to a pace, and written down, if at all.
+    pub(crate) fn watched(
+        mut self,
+        pace: Option<Box<Pace>>,
+        capture: Option<Box<Capture>>,
+    ) -> Self {
+        (self.pace, self.capture) = (pace, capture);
+        self.settle_if_ended();
+        self
     }
 
     fn settle_if_ended(&mut self) {
@@ -122,27 +144,42 @@ impl Passed {
 
     fn ended(&mut self) {
         self.ticket.settle(self.outcome);
+        if let Some(capture) = self.capture.take() {
+            capture.finish();
+        }
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
     }
 
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         match &polled {
             Poll::Ready(None) => self.ended(),
-            // The codec may not ask again after the last frame.
-            Poll::Ready(Some(Ok(_))) => self.settle_if_ended(),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(pace) = &mut self.pace {
+                    pace.moved();
+                }
+                if let (Some(capture), Some(data)) = (&mut self.capture, frame.data_ref()) {
+                    capture.push(data);
+                }
+                // The codec may not ask again after the last frame.
+                self.settle_if_ended();
+            }
             Poll::Ready(Some(Err(_))) => {
                 self.ticket.settle(Outcome::Broken);
                 self.lease = None;
             }
-            Poll::Pending => {}
+            Poll::Pending => {
+                let pace = self.pace.as_mut();
+                if pace.is_some_and(|pace| pace.poll(context, Turn::Instance).is_ready()) {
+                    self.ticket.settle(Outcome::TimedOut);
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(Cut::Late)));
+                }
+            }
         }
-        polled
+        polled.map_err(Cut::Broken)
     }
 }
 
@@ -161,12 +198,12 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Cut;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match &mut self.content {
             Content::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Content::Passed(passed) => passed.poll(context),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use http::header::{CONNECTION, HOST, HeaderValue, SET_COOKIE};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -21,7 +21,7 @@ use crate::exchange::{Exchange, Failure, Sent, is_idempotent, path_or_root};
 use crate::headers;
 use crate::pool::Pool;
 use crate::service::{Answered, Entry, Refusal, decide, failed, outcome_of};
-use crate::upload::within;
+use crate::upload::{Upload, within};
 use crate::worker::Worker;
 
 /// Answers one request; every way out of here is a response.
@@ -96,6 +96,9 @@ struct Asking {
     cookie: Option<HeaderValue>,
     /// Gone while it is being sent.
     request: Option<Request<RequestBody>>,
+    /// Its copy, while it may have to be sent again.
+    spare: Option<Spare>,
+    upload: Option<Rc<Upload>>,
 }
 
 impl Asking {
@@ -115,9 +118,19 @@ impl Asking {
         *request.method_mut() = parts.method;
         *request.uri_mut() = origin_form(parts.uri.clone());
         *request.headers_mut() = parts.headers;
-        let (path, request) = (parts.uri, Some(request));
-        let (prepared, cookie) = (false, None);
-        (Self { client, host, path, wanted, repeatable, prepared, cookie, request }, upgrade)
+        let asking = Self {
+            client,
+            host,
+            path: parts.uri,
+            wanted,
+            repeatable,
+            prepared: false,
+            cookie: None,
+            upload: request.body().upload(),
+            request: Some(request),
+            spare: None,
+        };
+        (asking, upgrade)
     }
 
     /// The request as the instance gets it.
@@ -176,6 +189,33 @@ impl Exchange for Asking {
         Link::open(stream).await
     }
 
+    fn upload(&self) -> Option<Rc<Upload>> {
+        self.upload.clone()
+    }
+
+    fn can_be_sent(&self) -> bool {
+        self.request.is_some()
+    }
+
+    fn answer_header(
+        &self,
+        answer: &Self::Answer,
+        name: &str,
+        visit: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> bool {
+        let values = answer.0.headers().get_all(name).iter();
+        values.map(HeaderValue::as_bytes).any(visit)
+    }
+
+    fn may_discard(&self) -> bool {
+        self.spare.is_some()
+    }
+
+    fn discard(&mut self, answer: Self::Answer) {
+        drop(answer);
+        self.request = self.spare.take().map(Spare::request);
+    }
+
     fn status(answer: &Self::Answer) -> u16 {
         answer.0.status().as_u16()
     }
@@ -183,7 +223,7 @@ impl Exchange for Asking {
     async fn send(&mut self, mut link: Link, timeout: Duration, again: bool) -> Sent<Self::Answer> {
         let Some(request) = self.take_prepared() else { return Sent::Garbled };
         let upload = request.body().upload();
-        let spare = again.then(|| Spare::of(&request));
+        self.spare = again.then(|| Spare::of(&request));
         link.watch.take_heard();
         let sending = link.sender.try_send_request(request);
         let mut error = match within(sending, upload.as_deref(), timeout).await {
@@ -200,7 +240,7 @@ impl Exchange for Asking {
             self.request = Some(unsent);
             return Sent::Unsent;
         }
-        self.request = spare.map(Spare::request);
+        self.request = self.spare.take().map(Spare::request);
         if link.watch.take_heard() { Sent::Garbled } else { Sent::Silent }
     }
 }
@@ -243,7 +283,7 @@ fn respond(
     client: Option<OnUpgrade>,
     busy: Activity,
 ) -> Response<ResponseBody> {
-    let Answered { mut ticket, visit, answer: (mut response, link) } = answered;
+    let Answered { mut ticket, visit, answer: (mut response, link), pace, capture } = answered;
     let keep_alive = headers::keep_alive_seconds(response.headers()).map(Duration::from_secs);
     let lease = Lease { link, visit, worker: Rc::clone(worker), keep_alive };
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -260,7 +300,7 @@ fn respond(
             let (mut parts, body) = response.into_parts();
             parts.version = Version::HTTP_11;
             headers::to_client(&mut parts.headers);
-            let passed = Passed::new(body, ticket, outcome, lease);
+            let passed = Passed::new(body, ticket, outcome, lease).watched(pace, capture);
             return Response::from_parts(parts, ResponseBody::passed(passed, busy));
         }
     }
@@ -281,12 +321,13 @@ fn switched(response: Response<Incoming>, busy: Activity) -> Response<ResponseBo
 
 /// A response of our own: says that it is Switchback's, and why.
 fn refused(refusal: &Refusal, busy: Activity) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::own(refusal.text().into_owned(), busy));
+    let mut response = Response::new(ResponseBody::own(refusal.body(), busy));
     *response.status_mut() = refusal.status;
-    let content_type = HeaderValue::from_static(refusal.content_type());
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    if let Some(seconds) = refusal.retry_after {
-        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    for (name, value) in refusal.fields() {
+        // Checked when it was configured, or taken from an answer that was passed on.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
     }
     if refusal.close {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::net::TcpStream;
@@ -14,7 +15,7 @@ use super::relay::{After, pass_on};
 use super::response::{Client, write_refusal};
 use super::roster::Seat;
 use super::scratch::{Lent, Scratch};
-use crate::limits::LINGER_MAX;
+use crate::limits::{LINGER_MAX, OWN_ANSWER_BYTES_PER_SECOND_MIN};
 use crate::service::{Entry, Refusal, decide};
 use crate::shared::Open;
 use crate::socket::set_up;
@@ -175,7 +176,10 @@ async fn refuse(client: &mut TcpStream, scratch: &mut Scratch, refusal: &Refusal
     instance.begin(0, super::inbound::Body::Ended);
     let writing = poll_fn(|context| response.poll_write(context, client, instance));
     // A client that does not read this in time does not read it at all.
-    let _ = tokio::time::timeout(LINGER_MAX, writing).await;
+    let seconds = refusal.body().len() as u64 / OWN_ANSWER_BYTES_PER_SECOND_MIN;
+    let _ = tokio::time::timeout(LINGER_MAX + Duration::from_secs(seconds), writing).await;
+    // Few answers of our own are long; their room is not for every request after them.
+    response.shrink();
 }
 
 /// Ends our side, then throws away what still comes: were it left unread, the kernel would reset

@@ -310,6 +310,33 @@ impl Exchange for Flight<'_> {
         Some(Link::new(stream))
     }
 
+    fn upload(&self) -> Option<Rc<Upload>> {
+        self.upload.clone()
+    }
+
+    fn can_be_sent(&self) -> bool {
+        self.head.is_repeatable || !self.scratch.request.has_begun()
+    }
+
+    fn answer_header(
+        &self,
+        answer: &Answer,
+        name: &str,
+        visit: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> bool {
+        let head = self.scratch.instance.raw().get(..answer.response.bytes);
+        values(head.unwrap_or_default(), name).any(visit)
+    }
+
+    fn may_discard(&self) -> bool {
+        self.interims == 0
+    }
+
+    fn discard(&mut self, answer: Answer) {
+        drop(answer);
+        self.scratch.response.reset();
+    }
+
     fn status(answer: &Answer) -> u16 {
         answer.response.status
     }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::chunked::Malformed;
 use super::fields::{copy_trailers, write_hex};
 use super::inbound::Inbound;
+use crate::limits::BUFFER_BYTES_MAX;
 
 /// Up to this many bytes are copied rather than sent from where they lie.
 const JOINED_MAX: usize = 4 * 1024;
@@ -49,6 +50,15 @@ impl Outbound {
         (self.prefix_at, self.suffix_at) = (0, 0);
         (self.ended, self.begun) = (false, false);
         self.framing = Framing::Plain;
+    }
+
+    /// Gives back room that only a very long message needed.
+    pub(super) fn shrink(&mut self) {
+        if self.prefix.capacity() > BUFFER_BYTES_MAX {
+            self.prefix.clear();
+            self.prefix.shrink_to(0);
+            self.prefix_at = 0;
+        }
     }
 
     /// Where a head is written to.

@@ -12,6 +12,7 @@ use super::scratch::Scratch;
 use super::tunnel::Tunnel;
 use crate::compiled::Visit;
 use crate::counters::{Outcome, Ticket};
+use crate::resilience::{Capture, Pace, Turn};
 use crate::service::{Answered, outcome_of};
 
 /// What a connection does after a request.
@@ -32,6 +33,8 @@ pub(super) enum After {
 enum Cut {
     /// The instance broke off, or sent no body.
     Instance,
+    /// It took too long.
+    Late,
     Client,
 }
 
@@ -44,11 +47,13 @@ struct Relay<'f, 'c> {
     source: Option<(Link, Visit)>,
     is_reusable: bool,
     keep_alive: Option<std::time::Duration>,
+    pace: Option<Box<Pace>>,
+    capture: Option<Box<Capture>>,
 }
 
 /// Passes an answer on.
 pub(super) async fn pass_on(flight: &mut Flight<'_>, answered: Answered<Answer>) -> After {
-    let Answered { mut ticket, visit, answer: Answer { link, response } } = answered;
+    let Answered { mut ticket, visit, answer: Answer { link, response }, pace, capture } = answered;
     flight.scratch.instance.begin(response.bytes, response.body);
     if response.status == 101 {
         ticket.settle(Outcome::Answered(0));
@@ -63,6 +68,8 @@ pub(super) async fn pass_on(flight: &mut Flight<'_>, answered: Answered<Answer>)
         keep_alive: response.keep_alive,
         flight,
         ticket,
+        pace,
+        capture,
     };
     let passed = match relay.frame_what_is_there() {
         Ok(()) => poll_fn(|context| relay.poll(context)).await,
@@ -72,8 +79,9 @@ pub(super) async fn pass_on(flight: &mut Flight<'_>, answered: Answered<Answer>)
         Ok(()) if response.client_keeps_alive => After::Rest,
         Ok(()) => After::Close,
         Err(Cut::Client) => After::Abort,
-        Err(Cut::Instance) => {
-            relay.ticket.settle(Outcome::Broken);
+        Err(cut @ (Cut::Instance | Cut::Late)) => {
+            let late = matches!(cut, Cut::Late);
+            relay.ticket.settle(if late { Outcome::TimedOut } else { Outcome::Broken });
             if response.framing == Framing::UntilClose {
                 // An orderly end would say that this was all.
                 let _ = socket2::SockRef::from(&*relay.flight.client)
@@ -100,6 +108,9 @@ impl Relay<'_, '_> {
 
     fn frame(&mut self) -> Result<(), Cut> {
         let Scratch { instance, response, .. } = &mut *self.flight.scratch;
+        if let Some(capture) = &mut self.capture {
+            capture.push(instance.data());
+        }
         response.frame(instance).map_err(|Malformed| Cut::Instance)?;
         if response.has_ended() {
             self.ended();
@@ -110,6 +121,9 @@ impl Relay<'_, '_> {
     /// The whole answer is here: nothing more can go wrong on the instance's side.
     fn ended(&mut self) {
         self.ticket.settle(self.outcome);
+        if let Some(capture) = self.capture.take() {
+            capture.finish();
+        }
         let Some((link, visit)) = self.source.take() else { return };
         let worker = self.flight.worker;
         let endpoint = visit.endpoint.id;
@@ -120,20 +134,31 @@ impl Relay<'_, '_> {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        loop {
+        let turn = loop {
             let Scratch { instance, response, .. } = &mut *self.flight.scratch;
             match response.poll_write(context, self.flight.client, instance) {
                 Poll::Ready(Ok(())) if response.has_ended() => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut::Client)),
-                Poll::Pending => break,
+                Poll::Pending => break Turn::Client,
             }
-            let Some((link, _)) = &mut self.source else { break };
+            let Some((link, _)) = &mut self.source else { break Turn::Client };
             match instance.poll_more(context, &mut link.stream, &self.flight.worker.scratches) {
-                Poll::Ready(Ok(_)) => self.frame()?,
+                Poll::Ready(Ok(_)) => {
+                    self.frame()?;
+                    if let Some(pace) = &mut self.pace {
+                        pace.moved();
+                    }
+                }
                 Poll::Ready(Err(Malformed)) => return Poll::Ready(Err(Cut::Instance)),
-                Poll::Pending => break,
+                Poll::Pending => break Turn::Instance,
             }
+        };
+        if let Some(pace) = &mut self.pace
+            && pace.poll(context, turn).is_ready()
+        {
+            let late = turn == Turn::Instance;
+            return Poll::Ready(Err(if late { Cut::Late } else { Cut::Client }));
         }
         let instance = self.source.as_mut().map(|(link, _)| &mut link.stream);
         match self.flight.poll_aside(context, instance) {

@@ -214,20 +214,17 @@ pub(super) fn add_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 pub(super) fn write_refusal(refusal: &Refusal, client: Client, out: &mut Vec<u8>) {
     let StatusReason { status, reason } = StatusReason::of(refusal.status);
     write_status(client.is_old, status, reason, out);
-    let text = refusal.text();
-    write_field(out, b"content-type", refusal.content_type().as_bytes());
-    if let Some(seconds) = refusal.retry_after {
-        out.extend_from_slice(b"retry-after: ");
-        write_number(out, seconds);
-        out.extend_from_slice(b"\r\n");
+    let body = refusal.body();
+    for (name, value) in refusal.fields() {
+        write_field(out, name.as_bytes(), value.as_bytes());
     }
     out.extend_from_slice(b"content-length: ");
-    write_number(out, text.len() as u64);
+    write_number(out, body.len() as u64);
     out.extend_from_slice(b"\r\n");
     write_persistence(client.is_old, client.keeps_alive && !refusal.close, out);
     out.extend_from_slice(b"\r\n");
     if !client.is_head {
-        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(&body);
     }
 }
 
