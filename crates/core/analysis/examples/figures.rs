@@ -83,6 +83,40 @@ fn stalls(settings: &Settings, count: u64) {
     println!("replica stalls, 5 min: fired {fired} of {count}");
 }
 
+/// A candidate whose latency wanders around the baseline's: autoregressive by ten seconds, with
+/// this standard deviation. Not a matter of alpha: for a while it really is slower.
+fn noise(settings: &Settings, deviation: f64, count: u64) {
+    let mut fired = 0;
+    for seed in 1..=count {
+        let mut random = Random::new(seed * 7919);
+        let step = deviation * libm::sqrt(1.0 - 0.95 * 0.95);
+        let mut factor = deviation * random.normal();
+        let course: Vec<f64> = (0..61)
+            .map(|_| {
+                factor = 0.95 * factor + step * random.normal();
+                libm::exp(factor)
+            })
+            .collect();
+        let candidate = |random: &mut Random, now: Timestamp| {
+            let at = usize::try_from(now.as_millis() / 10_000).unwrap_or(0).min(60);
+            (!random.chance(0.001)).then(|| lognormal(random, course[at]))
+        };
+        let rollout = Rollout {
+            settings: settings.clone(),
+            weight: &|_| Weight::from_percent(5),
+            requests_per_tick: 40,
+            tick: Duration::from_millis(100),
+            candidate: &candidate,
+            baseline: &fine,
+            duration: Duration::from_mins(10),
+        };
+        fired += usize::from(rollout.run(&history(), seed).fired);
+    }
+    let (_, upper) = wilson(fired, usize::try_from(count).unwrap_or(1));
+    let (deviation, upper) = (deviation * 100.0, upper * 100.0);
+    println!("noise of {deviation} %, 10 min: fired {fired} of {count} (upper bound {upper:.1} %)");
+}
+
 fn cost() {
     let five = |_: Timestamp| Weight::from_percent(5);
     let rollout = Rollout {
@@ -197,6 +231,12 @@ fn main() {
     };
     cost();
     if part == "cost" {
+        return;
+    }
+    if part == "noise" {
+        for deviation in [0.02, 0.05] {
+            noise(&defaults, deviation, 150);
+        }
         return;
     }
     runs("errors 0.1 -> 1 %", &defaults, &failing(0.01), 300, 501);

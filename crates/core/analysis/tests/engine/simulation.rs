@@ -164,11 +164,11 @@ fn one_percent_of_requests_ten_times_slower_are_found() {
 }
 
 #[test]
-fn the_evidence_cap_holds_latency_back_for_two_seconds_and_errors_not_at_all() {
+fn the_evidence_cap_holds_latency_back_beyond_a_stall_and_errors_not_at_all() {
     let slow = |random: &mut Random, _: Timestamp| Some(lognormal(random, 3.0));
     let slow = endings(&against(&slow, Duration::from_mins(1)), 11);
     let waited = median_of(&slow, |ending| u64::try_from(ending.elapsed.as_millis()).unwrap());
-    assert!((2000..=3000).contains(&waited), "{waited} ms");
+    assert!((700..=1500).contains(&waited), "{waited} ms");
     let down = |_: &mut Random, _: Timestamp| None;
     let down = endings(&against(&down, Duration::from_mins(1)), 11);
     let failed = median_of(&down, |ending| ending.candidate_failed);
