@@ -227,6 +227,12 @@ pub trait DataPlane: Send + Sync {
     /// then on no request starts on what the table left out. The same table again is no change.
     async fn publish(&self, table: &Table) -> Result<Generation, Error>;
 
+    /// Whether a table could be served, as far as its routes and the files they name tell. Nothing
+    /// is changed; [`Error::Refused`] names what is wrong.
+    async fn check(&self, _table: &Table) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// What it counts now.
     async fn report(&self) -> Result<Report, Error>;
 

@@ -33,7 +33,7 @@ const fn switch(figure: &'static str, words: &'static str, bound: Bound) -> Goal
     Goal { benchmark: "switch", figure, words, bound }
 }
 
-pub(super) const GOALS: [Goal; 17] = [
+pub(super) const GOALS: [Goal; 18] = [
     proxy("throughput_vs_nginx", "10,000 routes: throughput / nginx", Bound::AtLeast(1.20)),
     proxy("throughput_vs_haproxy", "10,000 routes: throughput / HAProxy", Bound::AtLeast(1.15)),
     proxy("cpu_vs_nginx", "10,000 routes: CPU per request / nginx", Bound::AtMost(0.75)),
@@ -43,6 +43,7 @@ pub(super) const GOALS: [Goal; 17] = [
     proxy("p99_4_vs_nginx", "4 connections: p99 / nginx", Bound::AtMost(1.05)),
     proxy("throughput_100k_vs_nginx", "100 KiB: throughput / nginx", Bound::AtLeast(1.35)),
     proxy("throughput_100k_vs_haproxy", "100 KiB: throughput / HAProxy", Bound::AtLeast(1.10)),
+    proxy("throughput_h2_vs_nginx", "HTTP/2: throughput / nginx", Bound::AtLeast(1.0)),
     proxy("throughput_plain_vs_kamal", "one route: throughput / kamal-proxy", Bound::AtLeast(3.0)),
     proxy("idle_bytes_ours", "bytes per idle connection", Bound::AtMost(1_100.0)),
     proxy("routes_mb_ours", "MB with 10,000 routes, after load", Bound::AtMost(20.0)),

@@ -33,6 +33,11 @@ pub(super) trait Running {
     /// Where it serves.
     fn port(&self) -> u16;
 
+    /// Where it takes HTTP/2 without encryption, if anywhere.
+    fn http2_port(&self) -> Option<u16> {
+        None
+    }
+
     /// The root of its processes.
     fn pid(&self) -> u32;
 

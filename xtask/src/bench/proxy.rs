@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rand::seq::SliceRandom;
 
 use super::idle;
-use super::load::Load;
+use super::load::{Load, Protocol};
 use super::peers::{OURS, PEERS, Peer, REFERENCES, Running};
 use super::plan::{Plan, Routes};
 use super::report::{Report, Table, cell};
@@ -26,17 +26,19 @@ struct Scenario {
     routes: Routes,
     connections: u16,
     path: &'static str,
+    protocol: Protocol,
     /// In a quick run and in a full one.
     rounds: [usize; 2],
 }
 
-const SCENARIOS: [Scenario; 4] = [
+const SCENARIOS: [Scenario; 5] = [
     Scenario {
         suffix: "",
         words: "10,000 routes, 90/10 split, 1 KiB, 64 connections",
         routes: Routes::Many,
         connections: 64,
         path: "/",
+        protocol: Protocol::Http1,
         rounds: [3, 7],
     },
     Scenario {
@@ -45,6 +47,7 @@ const SCENARIOS: [Scenario; 4] = [
         routes: Routes::One,
         connections: 64,
         path: "/",
+        protocol: Protocol::Http1,
         rounds: [1, 7],
     },
     Scenario {
@@ -53,6 +56,7 @@ const SCENARIOS: [Scenario; 4] = [
         routes: Routes::One,
         connections: 4,
         path: "/",
+        protocol: Protocol::Http1,
         rounds: [2, 5],
     },
     Scenario {
@@ -61,7 +65,17 @@ const SCENARIOS: [Scenario; 4] = [
         routes: Routes::One,
         connections: 64,
         path: LARGE_PATH,
+        protocol: Protocol::Http1,
         rounds: [2, 5],
+    },
+    Scenario {
+        suffix: "_h2",
+        words: "HTTP/2 to HTTP/1.1, one route, 1 KiB, 16 connections with 8 streams",
+        routes: Routes::One,
+        connections: 16,
+        path: "/",
+        protocol: Protocol::Http2 { streams: 8 },
+        rounds: [2, 7],
     },
 ];
 
@@ -118,6 +132,12 @@ pub(super) fn run(world: &World) -> Result<Report> {
         let plan = Plan { routes, upstreams: upstream.ports, second_percent };
         let contenders = start(world, plan)?;
         for scenario in SCENARIOS.iter().filter(|scenario| scenario.routes == routes) {
+            if !scenario.protocol.can(world) {
+                let words = "HTTP/2 is left out: install the Debian package nghttp2-client";
+                say(words);
+                report.notes.push(format!("{words}."));
+                continue;
+            }
             let rounds = measure(world, scenario, &contenders)?;
             conclude(scenario, &contenders, &rounds, &mut report);
         }
@@ -150,27 +170,35 @@ fn measure(world: &World, scenario: &Scenario, contenders: &[Contender]) -> Resu
             world.go_on()?;
             let sample = once(world, scenario, contender)
                 .with_context(|| format!("cannot measure {}", contender.title))?;
-            rounds.entry(contender.key).or_default().push(Some(sample));
+            rounds.entry(contender.key).or_default().push(sample);
         }
     }
     Ok(rounds)
 }
 
-fn once(world: &World, scenario: &Scenario, contender: &Contender) -> Result<Sample> {
-    let &Scenario { connections, routes, path, .. } = scenario;
+/// `None` when the proxy does not speak the protocol.
+fn once(world: &World, scenario: &Scenario, contender: &Contender) -> Result<Option<Sample>> {
+    let &Scenario { connections, routes, path, protocol, .. } = scenario;
     let duration = Duration::from_secs(SECONDS[usize::from(!world.quick)]);
-    let (port, pid) = (contender.running.port(), contender.running.pid());
-    let load = Load { port, connections, duration, routes, path };
+    let (running, pid) = (&contender.running, contender.running.pid());
+    let port = match protocol {
+        Protocol::Http1 => running.port(),
+        Protocol::Http2 { .. } => match running.http2_port() {
+            Some(port) => port,
+            None => return Ok(None),
+        },
+    };
+    let load = Load { port, connections, duration, routes, path, protocol };
     let before = sample::cpu_seconds(pid)?;
     let outcome = load.run(world)?;
     let cpu = sample::cpu_seconds(pid)? - before;
-    Ok(Sample {
+    Ok(Some(Sample {
         per_second: outcome.requests / outcome.seconds,
         p50_ms: outcome.p50_ms,
         p99_ms: outcome.p99_ms,
         cpu_us: cpu * 1e6 / outcome.requests,
         errors: outcome.errors,
-    })
+    }))
 }
 
 /// One metric of one proxy, round by round.
@@ -181,7 +209,8 @@ fn series(rounds: &Rounds, key: &str, metric: Metric) -> Vec<Option<f64>> {
 
 fn conclude(scenario: &Scenario, contenders: &[Contender], rounds: &Rounds, report: &mut Report) {
     let mut rows = Vec::new();
-    for Contender { key, title, .. } in contenders {
+    let took_part = |key: &str| series(rounds, key, |it| it.errors).iter().any(Option::is_some);
+    for Contender { key, title, .. } in contenders.iter().filter(|it| took_part(it.key)) {
         let mut row = vec![title.clone()];
         for (_, metric) in METRICS {
             row.push(cell(middle(rounds, key, metric)));

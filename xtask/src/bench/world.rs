@@ -22,6 +22,8 @@ pub(super) struct Programs {
     pub(super) nginx: PathBuf,
     pub(super) haproxy: PathBuf,
     pub(super) wrk: PathBuf,
+    /// Of Debian's `nghttp2-client`: without it, HTTP/2 is left out.
+    pub(super) h2load: Option<PathBuf>,
     /// No Debian package: without it, the peer is left out.
     pub(super) kamal_proxy: Option<PathBuf>,
     pub(super) switchback: PathBuf,
@@ -89,7 +91,7 @@ impl Programs {
             })
         };
         let (nginx, haproxy, wrk) = (debian("nginx")?, debian("haproxy")?, debian("wrk")?);
-        let kamal_proxy = find("kamal-proxy");
+        let (h2load, kamal_proxy) = (find("h2load"), find("kamal-proxy"));
         if kamal_proxy.is_none() {
             say("kamal-proxy is not there and is left out; to have it: go install \
                  github.com/basecamp/kamal-proxy/cmd/kamal-proxy@latest");
@@ -99,7 +101,7 @@ impl Programs {
             None => build(root)?,
         };
         ensure!(switchback.is_file(), "{} is no file", switchback.display());
-        Ok(Self { nginx, haproxy, wrk, kamal_proxy, switchback })
+        Ok(Self { nginx, haproxy, wrk, h2load, kamal_proxy, switchback })
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use switchback_domain::Generation;
-use switchback_ports::data_plane::admin::{Health, PublishAnswer, SOCKET_NAME};
+use switchback_ports::data_plane::admin::{CheckAnswer, Health, PublishAnswer, SOCKET_NAME};
 use switchback_ports::data_plane::{Batches, Cursor, DataPlane, Error as PortError, Report};
 use switchback_routing::Table;
 
@@ -118,6 +118,16 @@ impl DataPlane for ProxyDataPlane {
             PublishAnswer::Unacknowledged { reason } => {
                 Err(PortError::Unavailable(io::Error::new(io::ErrorKind::TimedOut, reason)))
             }
+        }
+    }
+
+    async fn check(&self, table: &Table) -> Result<(), PortError> {
+        let body = serde_json::to_vec(table)
+            .map_err(|error| PortError::Refused(format!("not to be written as JSON: {error}")))?;
+        let answer = client::put(&self.socket, "/v1/check", body).await;
+        match answer.map_err(PortError::Unavailable)? {
+            CheckAnswer { reason: None } => Ok(()),
+            CheckAnswer { reason: Some(reason) } => Err(PortError::Refused(reason)),
         }
     }
 

@@ -17,8 +17,8 @@ use switchback_api::{
     UpRequest, code, exit,
 };
 use switchback_domain::{EnvironmentName, InstanceHealth};
-use switchback_ports::crash_point;
 use switchback_ports::runtime::LogQuery;
+use switchback_ports::{crash_point, data_plane};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
@@ -131,10 +131,28 @@ async fn ledger(State(handle): State<Handle>) -> Result<Response, Refusal> {
     Ok(Json(views::ledger(&report)).into_response())
 }
 
+/// Certificates that cannot be used are found now, not when traffic is to move. The data plane
+/// looks: the files are its own to read. Where it does not answer, it will look when it serves.
+async fn check_files(handle: &Handle, request: DeployRequest) -> Result<(), Refusal> {
+    let table = handle.ask(move |driver| driver.encrypted(&request)).await.ok_or_else(ending)??;
+    let Some(table) = table else { return Ok(()) };
+    match handle.links().data_plane.check(&table).await {
+        Err(data_plane::Error::Refused(why)) => Err(Refusal(
+            code::CONFIG_UNREADABLE
+                .problem(why)
+                .hint("paths are relative to the configuration file; the data plane reads them"),
+        )),
+        Ok(()) | Err(data_plane::Error::Fenced { .. } | data_plane::Error::Unavailable(_)) => {
+            Ok(())
+        }
+    }
+}
+
 async fn deploy(
     State(handle): State<Handle>,
     Json(request): Json<DeployRequest>,
 ) -> Result<Response, Refusal> {
+    check_files(&handle, request.clone()).await?;
     let answer = handle.ask(move |driver| driver.deploy(request)).await.ok_or_else(ending)??;
     crash_point("before answer");
     match answer {

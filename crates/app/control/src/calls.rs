@@ -9,11 +9,12 @@ use switchback_api::{
 };
 use switchback_config::ServiceConfig;
 use switchback_domain::strategy::RolloutPolicy;
+use switchback_domain::workload::RouteSpec;
 use switchback_domain::{EnvironmentName, Generation, Release, ServiceKey, Split, Version};
 use switchback_engine::{
     Command, EventKind, Request, RequestKind, RolloutId, Service, describe_step, plan,
 };
-use switchback_routing::Route;
+use switchback_routing::{Route, Table};
 
 use crate::book::ApplyError;
 use crate::configuration::policy;
@@ -52,6 +53,21 @@ impl Driver {
         let request = self.new_request(RequestKind::Deploy, release, policy, ask.by);
         let request = Request { accept_no_rollback: ask.accept_no_rollback, ..request };
         self.submit(&key, request).map(DeployAnswer::Accepted)
+    }
+
+    /// The route that a deploy asks for, with nobody behind it, if it names certificates.
+    pub(crate) fn encrypted(&self, ask: &DeployRequest) -> Result<Option<Table>, Problem> {
+        let environment = self.environment(ask.environment.clone());
+        let service = self.settings.service(&environment, &ask.service)?;
+        let Some(version) = ask.version.clone().or_else(|| service.version.clone()) else {
+            return Ok(None);
+        };
+        let encrypts = |spec: &RouteSpec| spec.tls.is_some() || spec.upstream.tls.is_some();
+        if !service.workload.route.as_ref().is_some_and(encrypts) {
+            return Ok(None);
+        }
+        let release = self.settings.release(&service, &version)?;
+        Ok(table::of_files(&release))
     }
 
     fn new_request(

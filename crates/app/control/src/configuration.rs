@@ -107,11 +107,6 @@ impl Settings {
 /// for yet, are refused rather than ignored.
 fn check_served(release: &Release) -> Result<(), Problem> {
     let route = release.workload.route.as_ref();
-    if route.is_some_and(|route| route.tls.is_some() || !route.upstream.is_default()) {
-        return Err(code::CONFIG_INVALID
-            .problem(format!("{}: the data plane does not encrypt yet", release.key))
-            .hint("take out `tls`, `protocol` and `upstream_tls`"));
-    }
     let is_served =
         |route: &RouteSpec| RouteRules { resilience: None, ..route.rules.clone() }.is_default();
     if route.is_none_or(is_served) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use switchback_domain::{
-    Generation, InstanceHealth, InstanceId, ReleaseId, ServiceKey, Split, Weight,
+    Generation, InstanceHealth, InstanceId, Release, ReleaseId, ServiceKey, Split, Weight,
 };
 use switchback_engine::{Phase, Pool, Rollout, Service};
 use switchback_routing::{Arm, ArmId, Candidate, Endpoint, Route, Table};
@@ -22,6 +22,19 @@ pub(crate) fn build(services: &BTreeMap<ServiceKey, Service>, generation: Genera
         table.arms.extend(arms);
     }
     table
+}
+
+/// A table with nothing but the route of a release: to ask whether its files can be used.
+pub(crate) fn of_files(release: &Release) -> Option<Table> {
+    let spec = release.workload.route.as_ref()?;
+    let arm = Arm {
+        id: ArmId { service: release.key.clone(), release: release.id.clone() },
+        version: release.version.clone(),
+        endpoints: Vec::new(),
+        upstream: spec.upstream.clone(),
+    };
+    let route = Route::new(release.key.clone(), spec, Split::none());
+    Some(Table { routes: vec![route], arms: vec![arm], ..Table::default() })
 }
 
 fn arm(service: &Service, release: &ReleaseId, pool: &Pool) -> Option<Arm> {

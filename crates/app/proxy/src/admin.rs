@@ -1,6 +1,6 @@
 //! The admin socket: HTTP/1.1 on a Unix socket that only the owner may open.
 //!
-//! `PUT /v1/table`, `GET /v1/report`, `GET /v1/batches?of=INCARNATION&after=PLACE`, `GET /v1/health`, `GET /metrics`, `POST /v1/stop`.
+//! `PUT /v1/table`, `PUT /v1/check`, `GET /v1/report`, `GET /v1/batches?of=INCARNATION&after=PLACE`, `GET /v1/health`, `GET /metrics`, `POST /v1/stop`.
 
 use std::convert::Infallible;
 use std::fs;
@@ -19,7 +19,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use switchback_ports::data_plane::Cursor;
-use switchback_ports::data_plane::admin::PublishAnswer;
+use switchback_ports::data_plane::admin::{CheckAnswer, PublishAnswer};
+use switchback_routing::Table;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 
@@ -100,11 +101,19 @@ async fn converse(admin: Admin, stream: UnixStream) {
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
+/// The table that a request brings.
+async fn table_in(request: Request<Incoming>) -> Result<Table, String> {
+    let body = Limited::new(request.into_body(), TABLE_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
 impl Admin {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::PUT, "/v1/table") => self.publish(request).await,
+            (&Method::PUT, "/v1/check") => self.check(request).await,
             (&Method::GET, "/v1/report") => json(StatusCode::OK, &self.plane.report()),
             (&Method::GET, "/v1/batches") => {
                 self.batches(request.uri().query().unwrap_or_default())
@@ -118,7 +127,8 @@ impl Admin {
             }
             (
                 _,
-                "/v1/table" | "/v1/report" | "/v1/batches" | "/v1/health" | "/metrics" | "/v1/stop",
+                "/v1/table" | "/v1/check" | "/v1/report" | "/v1/batches" | "/v1/health"
+                | "/metrics" | "/v1/stop",
             ) => {
                 refused(StatusCode::METHOD_NOT_ALLOWED, "another method is needed here".to_owned())
             }
@@ -134,14 +144,19 @@ impl Admin {
         json(StatusCode::OK, &self.plane.batches(&Cursor { incarnation, place }))
     }
 
+    async fn check(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match table_in(request).await {
+            Ok(table) => {
+                json(StatusCode::OK, &CheckAnswer { reason: self.plane.check(&table).err() })
+            }
+            Err(reason) => refused(StatusCode::BAD_REQUEST, reason),
+        }
+    }
+
     async fn publish(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let body = match Limited::new(request.into_body(), TABLE_BYTES_MAX).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) => return refused(StatusCode::BAD_REQUEST, error.to_string()),
-        };
-        let table = match serde_json::from_slice(&body) {
+        let table = match table_in(request).await {
             Ok(table) => table,
-            Err(error) => return refused(StatusCode::BAD_REQUEST, error.to_string()),
+            Err(reason) => return refused(StatusCode::BAD_REQUEST, reason),
         };
         let plane = Rc::clone(&self.plane);
         // A task of its own: a caller that hangs up must not leave a table half taken.

@@ -135,6 +135,7 @@ mod tests {
             balance: Balance::default(),
             health: Arc::new(Health::default()),
             breaker: None,
+            upstream: switchback_domain::tls::UpstreamSpec::default(),
         }
     }
 

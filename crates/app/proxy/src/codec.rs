@@ -1,6 +1,7 @@
 //! The two HTTP/1.1 codecs. What is decided about a request lies above both, in `service` and
 //! `exchange`; a codec reads it, sends it where it is told, and passes the answer on.
 
+pub(crate) mod http2;
 pub(crate) mod hyper;
 pub(crate) mod own;
 

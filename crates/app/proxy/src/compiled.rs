@@ -3,15 +3,19 @@
 //! Built and dropped away from the workers, who hold it through an `Arc`.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use switchback_domain::resilience::Balance;
-use switchback_routing::{ArmId, Router, Table};
+use switchback_domain::route::RouteMode;
+use switchback_domain::tls::UpstreamSpec;
+use switchback_routing::{ArmId, Route, Router, Table};
 
 use crate::cohorts::Part;
 use crate::counters::Counters;
 pub(crate) use crate::endpoint::{Endpoint, Visit};
 use crate::resilience::{Guard, SharedBreaker};
+use crate::tls::Book;
 
 /// One table in the form the workers use.
 #[derive(Debug, Default)]
@@ -22,6 +26,9 @@ pub(crate) struct Compiled {
     pub(crate) arms: Vec<Arc<Arm>>,
     /// In the order of `table.routes`, or empty: what each does about trouble.
     guards: Guards,
+    pub(crate) tls: Arc<Book>,
+    /// Addresses with routes whose instances are not spoken to in plain HTTP/1.1.
+    special: HashSet<SocketAddr>,
     directory: Arc<Directory>,
 }
 
@@ -54,6 +61,8 @@ pub(crate) struct Arm {
     pub(crate) balance: Balance,
     pub(crate) health: Arc<Health>,
     pub(crate) breaker: Option<Arc<SharedBreaker>>,
+    /// How the instances are spoken to.
+    pub(crate) upstream: UpstreamSpec,
 }
 
 impl Compiled {
@@ -64,10 +73,17 @@ impl Compiled {
         router: Router,
         arms: Vec<Arc<Arm>>,
         guards: Guards,
+        tls: Arc<Book>,
     ) -> Self {
         let same = table.arms == self.table.arms;
         let directory = if same { Arc::clone(&self.directory) } else { Directory::of(&arms) };
-        Self { table, router, arms, guards, directory }
+        let special = special(&table);
+        Self { table, router, arms, guards, tls, special, directory }
+    }
+
+    /// Whether all instances behind this address are spoken to in plain HTTP/1.1.
+    pub(crate) fn is_plain(&self, listen: SocketAddr) -> bool {
+        !self.special.contains(&listen)
     }
 
     /// What stands at this place in the table, if it is the same as `arm`.
@@ -90,6 +106,19 @@ impl Compiled {
     pub(crate) fn has_endpoint(&self, id: u64) -> bool {
         self.directory.endpoints.contains(&id)
     }
+}
+
+fn special(table: &Table) -> HashSet<SocketAddr> {
+    let special = table.arms.iter().filter(|arm| !arm.upstream.is_default());
+    let services: HashSet<_> = special.map(|arm| &arm.id.service).collect();
+    if services.is_empty() {
+        return HashSet::new();
+    }
+    // Requests that are diverted may reach such a service by any address.
+    let diverts = |route: &&Route| matches!(route.steering.mode, RouteMode::Divert { .. });
+    let routes = table.routes.iter();
+    let some = routes.filter(|route| services.contains(&route.service) || diverts(route));
+    some.flat_map(Route::serving_addresses).collect()
 }
 
 /// What all instances of a version share, whatever table names it.

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::balance::{Deed, draw};
 use crate::clock;
-use crate::compiled::Visit;
+use crate::compiled::{Arm, Visit};
 use crate::counters::{Outcome, Ticket};
 use crate::limits::{CONNECT_MAX, INSTANCES_TRIED_MAX, RETRIES_MAX};
 use crate::pool::{Link, NoLink, Pool, connect};
@@ -52,8 +52,8 @@ pub(crate) trait Exchange {
     /// This codec's resting connections.
     fn pool(worker: &Worker) -> &Pool<Self::Link>;
 
-    /// Makes a new connection one of this codec's.
-    async fn open(stream: TcpStream) -> Option<Self::Link>;
+    /// Makes a new connection to an instance of this version one of this codec's.
+    async fn open(worker: &Worker, stream: TcpStream, arm: &Arm) -> Option<Self::Link>;
 
     /// How its body comes in; `None` without one.
     fn upload(&self) -> Option<Rc<Upload>>;
@@ -304,7 +304,11 @@ impl Course<'_> {
         }
         let own = self.guard.and_then(|guard| guard.policy.timeouts.connect);
         let stream = connect(visit.endpoint.address, own.unwrap_or(CONNECT_MAX)).await?;
-        let link = E::open(stream).await.ok_or(NoLink::Refused)?;
+        let arm = self.ticket.arm();
+        let link = E::open(self.worker, stream, arm).await.ok_or(NoLink::Refused)?;
+        if let Some(shared) = link.shared() {
+            pool.put(visit.endpoint.id, shared, None);
+        }
         visit.endpoint.took_connection();
         Ok((link, false))
     }

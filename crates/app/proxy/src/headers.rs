@@ -15,8 +15,13 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Fields that concern one connection only, beside `Connection` itself.
-pub(crate) const HOP_BY_HOP: [HeaderName; 6] = [
+/// The subject of the client's certificate, told to instances when it was verified.
+pub(crate) const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+
+/// Fields that concern one connection only, beside `Connection` itself. Who a client is, is one of
+/// them: this side says it to the instance, nobody else does.
+pub(crate) const HOP_BY_HOP: [HeaderName; 7] = [
+    CLIENT_SUBJECT,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("proxy-authenticate"),
@@ -53,6 +58,28 @@ pub(crate) fn to_instance(
 /// Prepares a response's headers for the client.
 pub(crate) fn to_client(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
+}
+
+/// Tells the instance how the client came, and whom it has proved to be. What the client said of
+/// that itself was taken out before.
+pub(crate) fn introduce(headers: &mut HeaderMap, secure: bool, subject: Option<HeaderValue>) {
+    if secure {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    }
+    if let Some(subject) = subject {
+        headers.insert(CLIENT_SUBJECT, subject);
+    }
+}
+
+/// HTTP/2 lets a client cut its cookies in pieces; everybody else wants them in one.
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> =
+        headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
+    {
+        headers.insert(http::header::COOKIE, whole);
+    }
 }
 
 /// Whether the body is framed in a way that can be passed on: by length, by `chunked` alone, or by

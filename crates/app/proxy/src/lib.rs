@@ -35,6 +35,7 @@ mod sessions;
 mod shared;
 mod socket;
 mod store;
+mod tls;
 mod upload;
 mod worker;
 
@@ -47,6 +48,7 @@ use switchback_ports::data_plane::admin::SOCKET_NAME;
 
 pub use codec::{Codec, UnknownCodec};
 pub use process::run;
+pub use tls::TicketKeys;
 
 /// The file in the state directory whose lock says that a data plane runs.
 pub use switchback_ports::data_plane::admin::LOCK_FILE;

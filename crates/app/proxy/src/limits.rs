@@ -73,6 +73,39 @@ pub const RECEIVE_GRACE: Duration = Duration::from_secs(10);
 /// The least rate: a tenth of the slowest modem anybody may still have.
 pub const RECEIVE_BYTES_PER_SECOND_MIN: u64 = 500;
 
+/// From the first byte of a TLS connection to its first request's: as long as a head may take.
+pub const TLS_HANDSHAKE_MAX: Duration = HEADER_READ_MAX;
+/// Shaking hands with an instance takes a few round trips on the same network.
+pub const UPSTREAM_HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Certificates that end within this time are warned about: time enough for a person to renew one.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_hours(14 * 24);
+/// How often files with certificates are looked at for a change.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
+
+/// Requests at once on one HTTP/2 connection: what browsers and gRPC clients are used to.
+pub const HTTP2_STREAMS_MAX: u32 = 100;
+/// Header bytes of one HTTP/2 request, as its standard counts them (32 more per field).
+pub const HTTP2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Streams that a client took back before they were looked at; more end the connection.
+pub const HTTP2_PENDING_RESETS_MAX: usize = 20;
+/// Streams that had to be reset for a client's mistakes; more end the connection.
+pub const HTTP2_ERROR_RESETS_MAX: usize = 32;
+/// What a client may send ahead on one stream, and on all of them.
+pub const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
+/// See above.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams a client may take back: so many at once, and so many more per second.
+pub const HTTP2_RESETS: (u32, u32) = (200, 20);
+/// Frames that carry nothing (SETTINGS, PING, PRIORITY, empty DATA, unknown ones): so many at
+/// once, and so many more per second.
+pub const HTTP2_IDLE_FRAMES: (u32, u32) = (1_000, 100);
+/// A silent HTTP/2 connection is asked whether anybody is there, and is given as long to answer.
+pub const HTTP2_PING: Duration = Duration::from_secs(20);
+/// How often the clocks of an HTTP/2 connection are looked at.
+pub const HTTP2_LOOK: Duration = Duration::from_secs(5);
+/// How long an HTTP/2 client may take nothing of an answer that is there.
+pub const HTTP2_STALL_MAX: Duration = TCP_USER_TIMEOUT;
+
 /// First keep-alive probe of the kernel on a silent connection: finds hosts that vanished.
 pub const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 /// Unacknowledged or unreadable data for this long ends a connection: a vanished or stuck client.

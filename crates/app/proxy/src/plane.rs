@@ -29,6 +29,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
+use std::time::SystemTime;
 
 use switchback_domain::Generation;
 use switchback_ports::crash_point;
@@ -39,12 +40,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batches::Batches;
 use crate::cohorts::TICK;
-use crate::limits::ACKNOWLEDGE_MAX;
+use crate::limits::{ACKNOWLEDGE_MAX, CERTIFICATE_LOOK};
 use crate::listen::{Acceptor, RETRY_INTERVAL, bind};
 use crate::log;
 use crate::registry::Registry;
 use crate::shared::Shared;
 use crate::store::Store;
+use crate::tls::{Book, Loader, Mode};
 use crate::worker::Command;
 
 /// See the module. Lives on the control thread.
@@ -55,6 +57,7 @@ pub(crate) struct Plane {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     acceptor: Acceptor,
     store: Store,
+    certificates: Loader,
     state: RefCell<State>,
     /// One table at a time is put into force.
     publishing: tokio::sync::Mutex<()>,
@@ -104,6 +107,7 @@ impl Plane {
             workers,
             acceptor,
             store,
+            certificates: Loader::new(),
             state: RefCell::new(state),
             publishing: tokio::sync::Mutex::new(()),
             saving: tokio::sync::Mutex::new(()),
@@ -136,7 +140,8 @@ impl Plane {
         let mut state = self.state.borrow_mut();
         (state.acknowledged, state.saved) = (table.generation, table.generation);
         drop(state);
-        self.swap(table, router);
+        let loaded = self.certificates.load(&table, &Book::default(), Mode::Lenient);
+        self.swap(table, router, loaded.unwrap_or_default());
         for address in addresses {
             self.try_listen(address);
         }
@@ -176,6 +181,10 @@ impl Plane {
             Ok(router) => router,
             Err(invalid) => return PublishAnswer::Refused { reason: invalid.to_string() },
         };
+        let book = match self.certificates.load(&table, &current.tls, Mode::Strict) {
+            Ok(book) => book,
+            Err(reason) => return PublishAnswer::Refused { reason },
+        };
         let bound = match self.bind_new(&table, &router) {
             Ok(bound) => bound,
             Err(reason) => return PublishAnswer::Refused { reason },
@@ -184,7 +193,7 @@ impl Plane {
             let result = self.store.save(&table);
             self.was_saved(given, result);
         }
-        self.swap(table, router);
+        self.swap(table, router, book);
         let answer = self.acknowledged(given).await;
         self.switch_listeners(bound);
         // The old table is dropped here, on this thread, after every worker let go of it.
@@ -232,13 +241,14 @@ impl Plane {
         }
     }
 
-    fn swap(&self, table: Table, router: Router) {
+    fn swap(&self, table: Table, router: Router, book: Book) {
         let current = self.shared.table.load_full();
         let State { registry, batches, .. } = &mut *self.state.borrow_mut();
         let parts = batches.parts(&table, |id| registry.latency(id));
         let arms = registry.arms(&table, &current, &parts);
         let guards = registry.guards(&table);
-        self.shared.table.store(Arc::new(current.next(table, router, arms, guards)));
+        let next = current.next(table, router, arms, guards, Arc::new(book));
+        self.shared.table.store(Arc::new(next));
     }
 
     /// Waits until every worker serves from the table in force, then settles what it left out.
@@ -351,8 +361,41 @@ impl Plane {
         self.state.borrow().batches.after(&self.incarnation, after)
     }
 
+    /// Reads certificates again when their files change, and swaps them in. What is broken then
+    /// does not take the place of what serves.
+    pub(crate) async fn renew_certificates(&self) {
+        let mut tick = tokio::time::interval(CERTIFICATE_LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let _one_at_a_time = self.publishing.lock().await;
+            let current = self.shared.table.load_full();
+            if !current.tls.is_stale() {
+                continue;
+            }
+            let table = current.table.clone();
+            // What cannot be used is kept as it was, so this loads all that there is.
+            let Ok(book) = self.certificates.load(&table, &current.tls, Mode::Strict) else {
+                continue;
+            };
+            let Ok(router) = current.router.next(&current.table, &table) else { continue };
+            self.swap(table, router, book);
+            for warning in self.shared.table.load().tls.warnings(SystemTime::now()) {
+                log::note(&warning);
+            }
+        }
+    }
+
+    /// Whether a table could be served, as far as its routes and files tell; the reason if not.
+    pub(crate) fn check(&self, table: &Table) -> Result<(), String> {
+        Router::new(table).map_err(|invalid| invalid.to_string())?;
+        let current = self.shared.table.load_full();
+        self.certificates.load(table, &current.tls, Mode::Strict).map(|_| ())
+    }
+
     pub(crate) fn report(&self) -> Report {
         let state = self.state.borrow();
+        let encryption = self.shared.table.load().tls.warnings(SystemTime::now());
         let listener = |(address, error): (&SocketAddr, &Option<String>)| ListenerReport {
             address: *address,
             error: error.clone(),
@@ -365,7 +408,13 @@ impl Plane {
             refused: self.shared.refused_sum(),
             listeners: state.listeners.iter().map(listener).collect(),
             routes: self.shared.route_reports(),
-            warnings: state.unsaved.iter().chain(&state.set_aside).cloned().collect(),
+            warnings: state
+                .unsaved
+                .iter()
+                .chain(&state.set_aside)
+                .cloned()
+                .chain(encryption)
+                .collect(),
         }
     }
 

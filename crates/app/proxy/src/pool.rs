@@ -24,6 +24,14 @@ pub(crate) trait Link: std::fmt::Debug {
     /// Whether the peer neither closed it nor sent something nobody asked for. Asks the kernel, so
     /// it also sees what the event loop has not got to yet.
     fn is_quiet(&self) -> bool;
+
+    /// The same connection once more, if it carries several requests at once.
+    fn shared(&self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
 /// A connection that waits for its next request.
@@ -63,11 +71,15 @@ impl<L: Link> Pool<L> {
         let mut resting = self.resting.borrow_mut();
         let stack = resting.get_mut(&endpoint)?;
         let now = Instant::now();
-        while let Some(top) = stack.last() {
+        while let Some(top) = stack.last_mut() {
             let rested = now.saturating_duration_since(top.since);
             // Everything below the top has rested longer.
             if rested > limit {
                 return None;
+            }
+            if let Some(shared) = top.link.shared().filter(|link| !link.is_over()) {
+                top.since = now;
+                return Some(shared);
             }
             let top = stack.pop()?;
             let unasked = repeatable && rested <= UPSTREAM_IDLE_UNASKED_MAX;

@@ -90,6 +90,8 @@ async fn control(options: &Options, state_dir: &Path, threads: Threads) -> Resul
     let answering = tokio::task::spawn_local(admin::serve(admin, listener));
     let listening = Rc::clone(&plane);
     let listening = tokio::task::spawn_local(async move { listening.retry_listening().await });
+    let renewing = Rc::clone(&plane);
+    let renewing = tokio::task::spawn_local(async move { renewing.renew_certificates().await });
     let collecting = Rc::clone(&plane);
     let collecting = tokio::task::spawn_local(async move { collecting.keep_collecting().await });
     match &mut signals {
@@ -101,6 +103,7 @@ async fn control(options: &Options, state_dir: &Path, threads: Threads) -> Resul
     }
     plane.set_stopping();
     listening.abort();
+    renewing.abort();
     finish(&plane, &workers, &stop).await;
     collecting.abort();
     answering.abort();

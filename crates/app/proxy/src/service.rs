@@ -20,6 +20,7 @@ use crate::exchange::{Exchange, Failure, exchange};
 use crate::hold::hold;
 use crate::resilience::{Capture, Guard, Pace, guarded};
 use crate::route_counts::Turned;
+use crate::tls::bare_host;
 use crate::worker::Worker;
 
 /// Where a request came in.
@@ -92,6 +93,16 @@ impl Refusal {
     /// An answer in place of the version's.
     pub(crate) fn own(status: StatusCode, answer: OwnAnswer) -> Self {
         Self { own: Some(Box::new(answer)), ..Self::of(status, "nobody answered") }
+    }
+
+    /// The same is to be asked at the encrypted address with this port.
+    fn encrypted(asked: &RequestView<'_>, port: u16) -> Self {
+        let host = bare_host(asked.host);
+        let port = if port == 443 { String::new() } else { format!(":{port}") };
+        let query = if asked.query.is_empty() { "" } else { "?" };
+        let location = format!("https://{host}{port}{}{query}{}", asked.path, asked.query);
+        let fields = vec![("location", location)];
+        Self::own(StatusCode::PERMANENT_REDIRECT, OwnAnswer { fields, body: Bytes::new() })
     }
 
     fn maintenance(of: &Maintenance) -> Self {
@@ -214,9 +225,18 @@ pub(crate) fn assign<E: Exchange>(
     past: Past,
 ) -> Way {
     request.view(entry, |asked| {
-        worker.with_table(|table| match table.router.find_for(asked) {
-            Some(route) => by_mode(worker, table, route, asked, past),
-            None => unrouted(worker, StatusCode::NOT_FOUND, "no route for this host and path"),
+        worker.with_table(|table| {
+            let elsewhere = |any| table.tls.redirect(entry.listen, asked.host, any);
+            if let Some(port) = elsewhere(false) {
+                return Way::Refused(Refusal::encrypted(asked, port));
+            }
+            match (table.router.find_for(asked), elsewhere(true)) {
+                (Some(route), _) => by_mode(worker, table, route, asked, past),
+                (None, Some(port)) => Way::Refused(Refusal::encrypted(asked, port)),
+                (None, None) => {
+                    unrouted(worker, StatusCode::NOT_FOUND, "no route for this host and path")
+                }
+            }
         })
     })
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
@@ -171,7 +172,19 @@ async fn work(
 }
 
 fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, entry: Entry, open: Open) {
-    match worker.codec {
+    // Only fails when the process is out of memory or descriptors: the client sees a close.
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    if let Some(listener) = worker.with_table(|table| table.tls.listener(entry.listen).cloned()) {
+        tokio::task::spawn_local(async move {
+            codec::hyper::serve_encrypted(worker, stream, entry, listener).await;
+            drop(open);
+        });
+        return;
+    }
+    // The own codec speaks to instances in plain HTTP/1.1 only.
+    let is_plain = worker.with_table(|table| table.is_plain(entry.listen));
+    let codec = if is_plain { worker.codec } else { Codec::Hyper };
+    match codec {
         Codec::Own => {
             tokio::task::spawn_local(codec::own::serve(worker, stream, entry, open));
         }

@@ -38,6 +38,13 @@ pub enum PublishAnswer {
     },
 }
 
+/// The answer to `PUT /v1/check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckAnswer {
+    /// Why the table could not be served; `None` if it could.
+    pub reason: Option<String>,
+}
+
 /// The answer to `GET /v1/health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {

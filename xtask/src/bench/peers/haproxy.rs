@@ -91,6 +91,10 @@ impl Running for Serving {
         self.port
     }
 
+    fn http2_port(&self) -> Option<u16> {
+        Some(self.port)
+    }
+
     fn pid(&self) -> u32 {
         self.process.pid()
     }

@@ -48,21 +48,22 @@ impl Peer for Nginx {
 
     fn start(&self, world: &World, plan: Plan) -> Result<Box<dyn Running>> {
         let directory = world.directory("nginx")?;
-        let (port, cores) = (free_port()?, world.cores);
+        let (port, http2_port, cores) = (free_port()?, free_port()?, world.cores);
         let program = world.programs.nginx.clone();
-        std::fs::write(directory.join(FILE), configuration(plan, port, cores))?;
+        std::fs::write(directory.join(FILE), configuration(plan, [port, http2_port], cores))?;
         let mut command = Command::new(&program);
         in_directory(&mut command, &directory);
         let mut process = Process::start(command, &directory)?;
         let (host, path) = plan.sample();
         process.wait(|| answers(port, host, path))?;
-        Ok(Box::new(Serving { process, port, cores, program, directory }))
+        Ok(Box::new(Serving { process, port, http2_port, cores, program, directory }))
     }
 }
 
 struct Serving {
     process: Process,
     port: u16,
+    http2_port: u16,
     cores: usize,
     program: PathBuf,
     directory: PathBuf,
@@ -73,12 +74,16 @@ impl Running for Serving {
         self.port
     }
 
+    fn http2_port(&self) -> Option<u16> {
+        Some(self.http2_port)
+    }
+
     fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     fn prepare(&mut self, plan: Plan) -> Result<()> {
-        let text = configuration(plan, self.port, self.cores);
+        let text = configuration(plan, [self.port, self.http2_port], self.cores);
         std::fs::write(self.directory.join(FILE), text).context("cannot write a configuration")
     }
 
@@ -108,8 +113,8 @@ pub(in crate::bench) fn frame(workers: usize, http: &str) -> String {
     )
 }
 
-fn configuration(plan: Plan, port: u16, workers: usize) -> String {
-    let mut http = HEADERS.to_owned();
+fn configuration(plan: Plan, [port, http2_port]: [u16; 2], workers: usize) -> String {
+    let mut http = format!("{HEADERS}http2_max_requests 1000000000;\n");
     for (upstream, version) in plan.upstreams.iter().zip(VERSIONS) {
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(
@@ -131,7 +136,8 @@ fn configuration(plan: Plan, port: u16, workers: usize) -> String {
     match plan.routes {
         Routes::One => {
             let pass = format!("location / {{ proxy_pass http://{arm}; }}");
-            let _ = writeln!(http, "server {{ listen 127.0.0.1:{port}; {pass} }}");
+            let listen = format!("listen 127.0.0.1:{port}; listen 127.0.0.1:{http2_port} http2;");
+            let _ = writeln!(http, "server {{ {listen} {pass} }}");
         }
         Routes::Many => {
             http.push_str("server_names_hash_max_size 16384;\n");
@@ -155,15 +161,15 @@ mod tests {
     #[test]
     fn a_split_is_one_only_where_both_get_something() {
         let plan = Plan { routes: Routes::One, upstreams: [81, 82], second_percent: 10 };
-        assert!(configuration(plan, 80, 2).contains("{ 10% v2; * v1; }"));
-        let all = configuration(plan.all_on(1), 80, 2);
+        assert!(configuration(plan, [80, 81], 2).contains("{ 10% v2; * v1; }"));
+        let all = configuration(plan.all_on(1), [80, 81], 2);
         assert!(all.contains("proxy_pass http://v2;") && !all.contains("split_clients"));
     }
 
     #[test]
     fn many_routes_are_servers_with_locations() {
         let plan = Plan { routes: Routes::Many, upstreams: [81, 82], second_percent: 10 };
-        let text = configuration(plan, 80, 2);
+        let text = configuration(plan, [80, 81], 2);
         assert_eq!(text.matches("server_name host").count(), HOSTS);
         assert_eq!(text.matches("location /prefix").count(), 10_000);
     }

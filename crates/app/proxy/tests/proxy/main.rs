@@ -8,11 +8,14 @@ mod own_codec {
     pub(crate) const CODEC_NAME: &str = "own";
 
     mod failures;
+    mod floods;
+    mod frames;
     mod lifecycle;
     mod messages;
     mod modes;
     mod resilience;
     mod steering;
+    mod streams;
     mod strict;
     mod support;
     mod switching;
@@ -27,8 +30,10 @@ mod hyper_codec {
     mod lifecycle;
     mod messages;
     mod modes;
+    mod pki;
     mod resilience;
     mod steering;
     mod support;
     mod switching;
+    mod tls;
 }

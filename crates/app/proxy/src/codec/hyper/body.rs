@@ -8,19 +8,23 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use http::{HeaderMap, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::codec::hyper::connection::Activity;
+use crate::codec::hyper::flow::{Broken, Flow};
+use crate::codec::hyper::grpc;
 use crate::codec::hyper::link::Lease;
 use crate::counters::{Outcome, Ticket};
 use crate::resilience::{Capture, Pace, Turn};
+use crate::service::outcome_of;
 use crate::upload::Upload;
 
 /// A request's body.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    inner: Option<Incoming>,
+    inner: Option<Flow>,
     upload: Option<Rc<Upload>>,
 }
 
@@ -31,7 +35,7 @@ impl RequestBody {
     }
 
     /// Wraps what the client sends.
-    pub(crate) fn new(inner: Incoming) -> Self {
+    pub(crate) fn new(inner: Flow) -> Self {
         if inner.is_end_stream() {
             return Self::empty();
         }
@@ -44,19 +48,23 @@ impl RequestBody {
     }
 
     /// Whether there is a body whose length is not known.
-    pub(crate) fn is_chunked(&self) -> bool {
-        self.inner.as_ref().is_some_and(|inner| inner.size_hint().exact().is_none())
+    pub(crate) fn is_chunked(&self, headers: &http::HeaderMap) -> bool {
+        let is_open = |inner: &Flow| match inner {
+            Flow::Http1(incoming) => incoming.size_hint().exact().is_none(),
+            Flow::Http2(..) => !headers.contains_key(http::header::CONTENT_LENGTH),
+        };
+        self.inner.as_ref().is_some_and(is_open)
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         let (Some(inner), Some(upload)) = (&mut this.inner, &this.upload) else {
             return Poll::Ready(None);
@@ -88,7 +96,7 @@ impl Body for RequestBody {
 pub(crate) struct ResponseBody {
     content: Content,
     /// Marks the client's connection as resting when the response has ended.
-    _busy: Activity,
+    _busy: Option<Activity>,
 }
 
 #[derive(Debug)]
@@ -102,9 +110,11 @@ enum Content {
 /// A response body from an instance.
 #[derive(Debug)]
 pub(crate) struct Passed {
-    inner: Incoming,
+    inner: Flow,
     ticket: Ticket,
     outcome: Outcome,
+    /// Whether the trailers tell how it went.
+    is_grpc: bool,
     lease: Option<Lease>,
     pace: Option<Box<Pace>>,
     capture: Option<Box<Capture>>,
@@ -114,15 +124,23 @@ pub(crate) struct Passed {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cut {
     #[error("the instance broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Broken),
     #[error("the instance took too long")]
     Late,
 }
 
 impl Passed {
-    pub(crate) fn new(inner: Incoming, ticket: Ticket, outcome: Outcome, lease: Lease) -> Self {
-        let (lease, pace, capture) = (Some(lease), None, None);
-        Self { inner, ticket, outcome, lease, pace, capture }
+    /// The body of an answer with this head.
+    pub(crate) fn new(
+        inner: Flow,
+        ticket: Ticket,
+        (status, headers): (StatusCode, &HeaderMap),
+        lease: Lease,
+    ) -> Self {
+        let grpc = grpc::outcome_so_far(status, headers);
+        let outcome = grpc.unwrap_or_else(|| outcome_of(status.as_u16()));
+        let (is_grpc, lease) = (grpc.is_some(), Some(lease));
+        Self { inner, ticket, outcome, is_grpc, lease, pace: None, capture: None }
     }
 
     /// Held to a pace, and written down, if at all.
@@ -163,6 +181,9 @@ impl Passed {
                 if let (Some(capture), Some(data)) = (&mut self.capture, frame.data_ref()) {
                     capture.push(data);
                 }
+                if let Some(trailers) = frame.trailers_ref().filter(|_| self.is_grpc) {
+                    self.outcome = grpc::outcome(trailers);
+                }
                 // The codec may not ask again after the last frame.
                 self.settle_if_ended();
             }
@@ -185,13 +206,13 @@ impl Passed {
 
 impl ResponseBody {
     /// A short text, or nothing.
-    pub(crate) fn own(text: impl Into<Bytes>, busy: Activity) -> Self {
+    pub(crate) fn own(text: impl Into<Bytes>, busy: Option<Activity>) -> Self {
         let text = text.into();
         Self { content: Content::Own((!text.is_empty()).then_some(text)), _busy: busy }
     }
 
     /// What an instance answers.
-    pub(crate) fn passed(passed: Passed, busy: Activity) -> Self {
+    pub(crate) fn passed(passed: Passed, busy: Option<Activity>) -> Self {
         Self { content: Content::Passed(Box::new(passed)), _busy: busy }
     }
 }

@@ -9,16 +9,24 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::caller::Caller;
+use super::flow::Flow;
 use super::request::answer;
 use super::socket::{Socket, Watch};
+use crate::codec::http2;
 use crate::limits::{BUFFER_BYTES_MAX, HEADER_BYTES_MAX, HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX};
 use crate::service::Entry;
+use crate::socket::begins_http2;
+use crate::tls::{Listener, accept};
 use crate::worker::Worker;
 
 /// What a connection that takes too long for its request head is told.
@@ -83,15 +91,58 @@ impl Doing {
     }
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, entry: Entry) {
-    // Only fails when the process is out of memory or descriptors: the client sees a close.
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
+/// Serves one connection in plain text to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
+    let caller = Rc::new(Caller::plain(entry));
+    let mut stop = worker.stop.clone();
+    let is_http2 = tokio::select! {
+        is_http2 = begins_http2(&stream) => is_http2,
+        () = tokio::time::sleep(KEEP_ALIVE_IDLE_MAX) => return,
+        _ = stop.wait_for(|stop| *stop) => false,
+    };
     let (socket, watch) = Socket::new(stream);
+    if is_http2 {
+        return Box::pin(http2::serve(worker, socket, watch, caller)).await;
+    }
+    Box::pin(serve_http1(worker, socket, watch, caller)).await;
+}
+
+/// Shakes hands, then serves one encrypted connection to its end, in the protocol agreed on.
+pub(crate) async fn serve_encrypted(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    entry: Entry,
+    listener: Arc<Listener>,
+) {
+    let (socket, watch) = Socket::new(stream);
+    let Some((stream, session)) = Box::pin(accept(&listener, socket)).await else {
+        return worker.shared.refused(worker.index);
+    };
+    drop(listener);
+    let is_http2 = session.is_http2;
+    let entry = Entry { secure: true, ..entry };
+    let caller = Rc::new(Caller { entry, session: Some(session) });
+    if is_http2 {
+        return Box::pin(http2::serve(worker, stream, watch, caller)).await;
+    }
+    Box::pin(serve_http1(worker, stream, watch, caller)).await;
+}
+
+async fn serve_http1<I>(worker: Rc<Worker>, io: I, watch: Watch, caller: Rc<Caller>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let is_plain = caller.session.is_none();
+    // What came so far was the handshake.
+    watch.take_heard();
     let doing = Arc::new(Doing { watch, resting: Mutex::new(Some(Instant::now())) });
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let (worker, busy) = (Rc::clone(&worker), Activity::begin(&doing));
-        async move { Ok::<_, Infallible>(answer(worker, entry, busy, request).await) }
+        let caller = Rc::clone(&caller);
+        async move {
+            let request = request.map(Flow::Http1);
+            Ok::<_, Infallible>(answer(worker, &caller, Some(busy), request).await)
+        }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -99,7 +150,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, entry
         .max_buf_size(BUFFER_BYTES_MAX)
         .header_read_timeout(None)
         .auto_date_header(false);
-    let connection = builder.serve_connection(TokioIo::new(socket), service).with_upgrades();
+    let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut connection = pin!(connection);
     let mut look = pin!(tokio::time::sleep(HEADER_READ_MAX / 4));
     let mut stop = worker.stop.clone();
@@ -117,7 +168,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, entry
                 Limit::Rested => return,
                 Limit::Slow => {
                     worker.shared.refused(worker.index);
-                    doing.watch.last_word(TOO_SLOW);
+                    // Inside the encryption nobody would understand it.
+                    if is_plain {
+                        doing.watch.last_word(TOO_SLOW);
+                    }
                     return;
                 }
             },

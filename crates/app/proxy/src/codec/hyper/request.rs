@@ -4,42 +4,50 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderValue, SET_COOKIE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use switchback_routing::RequestView;
 use tokio::net::TcpStream;
 
 use super::body::{Passed, RequestBody, ResponseBody};
+use super::caller::Caller;
 use super::connection::Activity;
-use super::link::{Lease, Link};
+use super::flow::Flow;
+use super::link::{Held, Http1, Lease, Link};
 use super::tunnel;
+use crate::codec::http2::{self, Failed};
+use crate::compiled::Arm;
 use crate::counters::Outcome;
-use crate::exchange::{Exchange, Failure, Sent, is_idempotent, path_or_root};
+use crate::exchange::{Exchange, Failure, Late, Sent, is_idempotent, path_or_root};
 use crate::headers;
 use crate::pool::Pool;
-use crate::service::{Answered, Entry, Refusal, decide, failed, outcome_of};
+use crate::service::{Answered, Entry, Refusal, decide, failed};
+use crate::tls::Misdirected;
 use crate::upload::{Upload, within};
 use crate::worker::Worker;
 
 /// Answers one request; every way out of here is a response.
 pub(crate) async fn answer(
     worker: Rc<Worker>,
-    entry: Entry,
-    busy: Activity,
-    request: Request<Incoming>,
+    caller: &Caller,
+    busy: Option<Activity>,
+    request: Request<Flow>,
 ) -> Response<ResponseBody> {
-    let host = match target(&request, &entry) {
-        Ok(host) => host,
+    let asked = target(&request, &caller.entry)
+        .and_then(|host| welcome(&worker, caller, &host).map(|welcome| (host, welcome)));
+    let (host, welcome) = match asked {
+        Ok(asked) => asked,
         Err(refusal) => {
             worker.shared.refused(worker.index);
             return refused(&refusal, busy);
         }
     };
-    let (mut request, client) = Asking::new(request, entry.client.ip(), host);
-    match decide(&worker, &entry, &mut request).await {
+    let (mut request, client) = Asking::new(request, caller, host, welcome.subject);
+    let mut response = match decide(&worker, &caller.entry, &mut request).await {
         Ok(answered) => {
             let mut response = respond(&worker, answered, client, busy);
             if let Some(cookie) = request.cookie {
@@ -48,11 +56,38 @@ pub(crate) async fn answer(
             response
         }
         Err(refusal) => refused(&refusal, busy),
+    };
+    if let Some(hsts) = welcome.hsts {
+        response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
     }
+    response
+}
+
+/// What a host of an encrypted address has for the client and for the instance.
+#[derive(Debug, Default)]
+struct Welcome {
+    subject: Option<HeaderValue>,
+    hsts: Option<HeaderValue>,
+}
+
+/// Whether the client may ask for this host on its connection.
+fn welcome(worker: &Worker, caller: &Caller, host: &HeaderValue) -> Result<Welcome, Refusal> {
+    let Some(session) = &caller.session else { return Ok(Welcome::default()) };
+    let host = host.to_str().unwrap_or_default();
+    worker.with_table(|table| {
+        let Some(site) = table.tls.site(caller.entry.listen, host) else {
+            return Ok(Welcome::default());
+        };
+        let subject = session.subject_for(site).map_err(|Misdirected| {
+            let reason = "this host asks for another certificate than was shown here";
+            Refusal::bad(StatusCode::MISDIRECTED_REQUEST, reason)
+        })?;
+        Ok(Welcome { subject: subject.cloned(), hsts: site.hsts.clone() })
+    })
 }
 
 /// Checks what the codec does not, and tells the host the client asks for.
-fn target(request: &Request<Incoming>, entry: &Entry) -> Result<HeaderValue, Refusal> {
+fn target(request: &Request<Flow>, entry: &Entry) -> Result<HeaderValue, Refusal> {
     let bad = |reason| Refusal::bad(StatusCode::BAD_REQUEST, reason);
     if request.method() == Method::CONNECT {
         let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -61,6 +96,9 @@ fn target(request: &Request<Incoming>, entry: &Entry) -> Result<HeaderValue, Ref
     if !headers::has_plain_framing(request.headers()) {
         let reason = "no transfer coding but chunked is offered here";
         return Err(Refusal::bad(StatusCode::NOT_IMPLEMENTED, reason));
+    }
+    if request.version() == Version::HTTP_2 {
+        return target_of_stream(request);
     }
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -82,9 +120,46 @@ fn target(request: &Request<Incoming>, entry: &Entry) -> Result<HeaderValue, Ref
     }
 }
 
+/// The same for HTTP/2, where the library has seen to the fields that frame a message: what is
+/// left is what would mean something else in HTTP/1.1.
+fn target_of_stream(request: &Request<Flow>) -> Result<HeaderValue, Refusal> {
+    let bad = |reason| Refusal::bad(StatusCode::BAD_REQUEST, reason);
+    let fields = request.headers();
+    let mut hosts = fields.get_all(HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    let named = request.uri().authority().map(Authority::as_str);
+    let host = match (named, host, second) {
+        (_, _, Some(_)) => return Err(bad("more than one Host header")),
+        (Some(named), Some(host), None) if host.as_bytes() != named.as_bytes() => {
+            return Err(bad("the Host header is not the :authority"));
+        }
+        (Some(named), _, None) => HeaderValue::try_from(named).ok(),
+        (None, host, None) => host.cloned(),
+    };
+    let host = host.ok_or_else(|| bad("no :authority"))?;
+    if !headers::is_host(host.as_bytes()) {
+        return Err(bad("the :authority is not a host"));
+    }
+    if fields.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return Err(bad("more than one Content-Length"));
+    }
+    if !request.uri().path().starts_with('/') && request.method() != Method::OPTIONS {
+        return Err(bad("the :path is none"));
+    }
+    let padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
+    if fields.values().any(padded) {
+        return Err(bad("a field begins or ends with blanks"));
+    }
+    Ok(host)
+}
+
 /// A request on its way to an instance.
 struct Asking {
     client: IpAddr,
+    /// It came encrypted.
+    secure: bool,
+    /// Whom the client has proved to be.
+    subject: Option<HeaderValue>,
     host: HeaderValue,
     path: Uri,
     /// The protocol that an upgrade is asked to.
@@ -104,9 +179,10 @@ struct Asking {
 impl Asking {
     /// The request as it came, and the client's end of an upgrade it asks for.
     fn new(
-        mut request: Request<Incoming>,
-        client: IpAddr,
+        mut request: Request<Flow>,
+        caller: &Caller,
         host: HeaderValue,
+        subject: Option<HeaderValue>,
     ) -> (Self, Option<OnUpgrade>) {
         let wanted = headers::upgrade_wanted(request.headers());
         let wanted = wanted.filter(|_| hyper::body::Body::is_end_stream(request.body()));
@@ -118,8 +194,13 @@ impl Asking {
         *request.method_mut() = parts.method;
         *request.uri_mut() = origin_form(parts.uri.clone());
         *request.headers_mut() = parts.headers;
+        if parts.version == Version::HTTP_2 {
+            headers::join_cookies(request.headers_mut());
+        }
         let asking = Self {
-            client,
+            client: caller.entry.client.ip(),
+            secure: caller.entry.secure,
+            subject,
             host,
             path: parts.uri,
             wanted,
@@ -137,8 +218,9 @@ impl Asking {
     fn take_prepared(&mut self) -> Option<Request<RequestBody>> {
         let mut request = self.request.take()?;
         if !std::mem::replace(&mut self.prepared, true) {
-            let chunked = request.body().is_chunked();
+            let chunked = request.body().is_chunked(request.headers());
             headers::to_instance(request.headers_mut(), self.client, &self.host, chunked);
+            headers::introduce(request.headers_mut(), self.secure, self.subject.take());
             if let Some(protocol) = &self.wanted {
                 headers::upgrade(request.headers_mut(), protocol.clone());
             }
@@ -149,7 +231,7 @@ impl Asking {
 
 impl Exchange for Asking {
     type Link = Link;
-    type Answer = (Response<Incoming>, Link);
+    type Answer = (Response<Flow>, Held);
 
     fn view<T>(&self, entry: &Entry, look: impl FnOnce(&RequestView<'_>) -> T) -> T {
         let request = self.request.as_ref();
@@ -185,8 +267,13 @@ impl Exchange for Asking {
         &worker.hyper_pool
     }
 
-    async fn open(stream: TcpStream) -> Option<Link> {
-        Link::open(stream).await
+    async fn open(worker: &Worker, stream: TcpStream, arm: &Arm) -> Option<Link> {
+        let protocol = arm.upstream.protocol;
+        if arm.upstream.tls.is_none() {
+            return Link::open(stream, protocol, None).await;
+        }
+        let tls = worker.with_table(|table| table.tls.upstream(&arm.upstream).cloned());
+        Link::open(stream, protocol, Some(&*tls?)).await
     }
 
     fn upload(&self) -> Option<Rc<Upload>> {
@@ -220,14 +307,30 @@ impl Exchange for Asking {
         answer.0.status().as_u16()
     }
 
-    async fn send(&mut self, mut link: Link, timeout: Duration, again: bool) -> Sent<Self::Answer> {
+    async fn send(&mut self, link: Link, timeout: Duration, again: bool) -> Sent<Self::Answer> {
+        match link {
+            Link::Http1(link) => self.send_http1(link, timeout, again).await,
+            Link::Http2(link) => self.send_http2(link, timeout).await,
+        }
+    }
+}
+
+impl Asking {
+    async fn send_http1(
+        &mut self,
+        mut link: Http1,
+        timeout: Duration,
+        again: bool,
+    ) -> Sent<(Response<Flow>, Held)> {
         let Some(request) = self.take_prepared() else { return Sent::Garbled };
         let upload = request.body().upload();
         self.spare = again.then(|| Spare::of(&request));
         link.watch.take_heard();
         let sending = link.sender.try_send_request(request);
         let mut error = match within(sending, upload.as_deref(), timeout).await {
-            Ok(Ok(response)) => return Sent::Answered((response, link)),
+            Ok(Ok(response)) => {
+                return Sent::Answered((response.map(Flow::Http1), Held::Http1(link)));
+            }
             Ok(Err(error)) => error,
             Err(late) => return Sent::Late(late),
         };
@@ -242,6 +345,42 @@ impl Exchange for Asking {
         }
         self.request = self.spare.take().map(Spare::request);
         if link.watch.take_heard() { Sent::Garbled } else { Sent::Silent }
+    }
+
+    async fn send_http2(
+        &mut self,
+        mut link: http2::Link,
+        timeout: Duration,
+    ) -> Sent<(Response<Flow>, Held)> {
+        match tokio::time::timeout(timeout, link.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Sent::Unsent,
+            Err(_) => return Sent::Late(Late::Instance),
+        }
+        let Some(request) = self.take_prepared() else { return Sent::Garbled };
+        let upload = request.body().upload();
+        // What has a body is only sent again if none of it left.
+        self.spare = upload.is_none().then(|| Spare::of(&request));
+        let (answer, sending) = match link.send(request) {
+            Ok(sent) => sent,
+            Err(failed) => return self.failed(&failed),
+        };
+        match within(http2::answered(answer), upload.as_deref(), timeout).await {
+            Ok(Ok(response)) => Sent::Answered((response.map(Flow::http2), Held::Http2(sending))),
+            Ok(Err(_)) if upload.is_some_and(|upload| upload.failed()) => Sent::ClientGone,
+            Ok(Err(failed)) => self.failed(&failed),
+            Err(late) => Sent::Late(late),
+        }
+    }
+
+    fn failed<A>(&mut self, failed: &Failed) -> Sent<A> {
+        let is_spare = self.spare.is_some();
+        self.request = self.spare.take().map(Spare::request);
+        match failed {
+            Failed::Unseen if is_spare => Sent::Unsent,
+            Failed::Unseen | Failed::Lost => Sent::Silent,
+            Failed::Broken => Sent::Garbled,
+        }
     }
 }
 
@@ -279,9 +418,9 @@ fn origin_form(uri: Uri) -> Uri {
 /// What the client gets of a version's answer.
 fn respond(
     worker: &Rc<Worker>,
-    answered: Answered<(Response<Incoming>, Link)>,
+    answered: Answered<(Response<Flow>, Held)>,
     client: Option<OnUpgrade>,
-    busy: Activity,
+    busy: Option<Activity>,
 ) -> Response<ResponseBody> {
     let Answered { mut ticket, visit, answer: (mut response, link), pace, capture } = answered;
     let keep_alive = headers::keep_alive_seconds(response.headers()).map(Duration::from_secs);
@@ -296,11 +435,11 @@ fn respond(
             return switched(response, busy);
         }
         Some(_) | None => {
-            let outcome = outcome_of(response.status().as_u16());
             let (mut parts, body) = response.into_parts();
             parts.version = Version::HTTP_11;
             headers::to_client(&mut parts.headers);
-            let passed = Passed::new(body, ticket, outcome, lease).watched(pace, capture);
+            let head = (parts.status, &parts.headers);
+            let passed = Passed::new(body, ticket, head, lease).watched(pace, capture);
             return Response::from_parts(parts, ResponseBody::passed(passed, busy));
         }
     }
@@ -308,7 +447,7 @@ fn respond(
 }
 
 /// The 101 that opens a tunnel.
-fn switched(response: Response<Incoming>, busy: Activity) -> Response<ResponseBody> {
+fn switched(response: Response<Flow>, busy: Option<Activity>) -> Response<ResponseBody> {
     let protocol = response.headers().get(http::header::UPGRADE).cloned();
     let (mut parts, _) = response.into_parts();
     parts.version = Version::HTTP_11;
@@ -320,7 +459,7 @@ fn switched(response: Response<Incoming>, busy: Activity) -> Response<ResponseBo
 }
 
 /// A response of our own: says that it is Switchback's, and why.
-fn refused(refusal: &Refusal, busy: Activity) -> Response<ResponseBody> {
+fn refused(refusal: &Refusal, busy: Option<Activity>) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::own(refusal.body(), busy));
     *response.status_mut() = refusal.status;
     for (name, value) in refusal.fields() {

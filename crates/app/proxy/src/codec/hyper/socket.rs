@@ -64,6 +64,17 @@ impl Watch {
         is_quiet(&*self.stream)
     }
 
+    /// Reads and throws away what still comes, until the peer ends.
+    pub(crate) async fn drain(&self) {
+        while self.stream.readable().await.is_ok() {
+            match self.stream.try_read(&mut [0; 4096]) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
     /// Writes a few bytes past the codec, as far as the socket takes them: a last word.
     pub(crate) fn last_word(&self, bytes: &[u8]) {
         let _ = self.stream.try_write(bytes);

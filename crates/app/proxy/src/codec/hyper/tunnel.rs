@@ -2,17 +2,17 @@
 //! from the start of the tunnel, and as in flight until its end.
 
 use http::Response;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use super::flow::Flow;
 use super::link::Lease;
 use crate::counters::Ticket;
 
 /// Joins the two sides as soon as both codecs have let go of them.
 pub(crate) fn start(
     client: OnUpgrade,
-    response: &mut Response<Incoming>,
+    response: &mut Response<Flow>,
     ticket: Ticket,
     lease: Lease,
 ) {

@@ -15,10 +15,11 @@ use super::relay::{After, pass_on};
 use super::response::{Client, write_refusal};
 use super::roster::Seat;
 use super::scratch::{Lent, Scratch};
+use crate::codec::{http2, hyper};
 use crate::limits::{LINGER_MAX, OWN_ANSWER_BYTES_PER_SECOND_MIN};
 use crate::service::{Entry, Refusal, decide};
 use crate::shared::Open;
-use crate::socket::set_up;
+use crate::socket::{begins_http2, set_up};
 use crate::worker::Worker;
 
 /// What a client that ends its side within a request head is told, should it still listen.
@@ -30,16 +31,18 @@ const TOO_SLOW: Refusal =
 /// Serves one connection to its end. The future is what a resting connection costs: keep it small.
 pub(crate) fn serve(
     worker: Rc<Worker>,
-    stream: std::net::TcpStream,
+    stream: TcpStream,
     entry: Entry,
     open: Open,
 ) -> impl Future<Output = ()> {
     let seat = Seat::take(&worker.roster);
-    // Only fails when the process is out of memory or descriptors: the client sees a close.
-    let client = TcpStream::from_std(stream).ok();
     async move {
-        let (Some(mut client), _open) = (client, open) else { return };
+        let (mut client, _open) = (stream, open);
         set_up(&client);
+        if seat.rest(&client).await && Box::pin(begins_http2(&client)).await {
+            drop(seat);
+            return Box::pin(in_http2(worker, client, entry)).await;
+        }
         while seat.rest(&client).await {
             match Box::pin(converse(&worker, &mut client, &entry, &seat)).await {
                 After::Rest => {}
@@ -49,6 +52,12 @@ pub(crate) fn serve(
             }
         }
     }
+}
+
+/// Streams are not this codec's.
+async fn in_http2(worker: Rc<Worker>, client: TcpStream, entry: Entry) {
+    let (socket, watch) = hyper::Socket::new(client);
+    http2::serve(worker, socket, watch, Rc::new(hyper::Caller::plain(entry))).await;
 }
 
 /// What reading a head came to.

@@ -47,6 +47,7 @@ pub(super) fn kind_of(name: &str) -> Kind {
         ],
         18 => &[("proxy-authenticate", Kind::HopByHop)],
         19 => &[("proxy-authorization", Kind::HopByHop)],
+        21 => &[("x-client-cert-subject", Kind::HopByHop)],
         _ => &[],
     };
     let same = |(candidate, _): &&(&str, Kind)| candidate.eq_ignore_ascii_case(name);

@@ -20,6 +20,7 @@ use super::link::Link;
 use super::outbound::Framing;
 use super::response::{self, Client, Response, add_field};
 use super::scratch::Scratch;
+use crate::compiled::Arm;
 use crate::exchange::{Exchange, Sent, path_or_root};
 use crate::limits::INTERIM_RESPONSES_MAX;
 use crate::pool::Pool;
@@ -306,8 +307,9 @@ impl Exchange for Flight<'_> {
         &worker.own_pool
     }
 
-    async fn open(stream: TcpStream) -> Option<Link> {
-        Some(Link::new(stream))
+    async fn open(_: &Worker, stream: TcpStream, arm: &Arm) -> Option<Link> {
+        // This codec speaks HTTP/1.1 in plain text; addresses with other routes get the other one.
+        arm.upstream.is_default().then(|| Link::new(stream))
     }
 
     fn upload(&self) -> Option<Rc<Upload>> {

@@ -1,0 +1,16 @@
+//! TLS: certificates from files, by name, in the table that is swapped; sessions towards clients
+//! and towards instances.
+//!
+//! Keys are read here and stay here: no table, report, log or file of ours ever holds one.
+
+mod accept;
+mod book;
+mod der;
+mod hosts;
+mod material;
+mod tickets;
+
+pub(crate) use accept::{Misdirected, Session, accept};
+pub(crate) use book::{Book, Listener, Loader, Mode, Upstream};
+pub(crate) use hosts::bare_host;
+pub use tickets::TicketKeys;
