@@ -11,7 +11,7 @@ use http::StatusCode;
 use switchback_domain::ServiceKey;
 use switchback_domain::route::{Maintenance, PauseLimits, RouteMode};
 use switchback_resilience::Admission;
-use switchback_routing::{ArmId, RequestView, RouteEntry};
+use switchback_routing::{ArmId, Reason, RequestView, RouteEntry};
 
 use crate::clock;
 use crate::compiled::{Compiled, Visit};
@@ -170,6 +170,9 @@ pub(crate) struct Assigned {
     pub(crate) timeout: Duration,
     /// What makes the client keep its version.
     pub(crate) cookie: Option<String>,
+    /// The request asks for this version by its name or address: no other shall answer it, nor
+    /// its answer be given to others.
+    pub(crate) is_asked_for: bool,
 }
 
 impl Assigned {
@@ -286,8 +289,10 @@ fn to_version(
         ticket.enroll(&worker.cohorts, chosen.session);
     }
     let (timeout, cookie) = (route.timeout, chosen.set_cookie);
+    let is_asked_for = matches!(chosen.reason, Reason::Preview | Reason::Named);
     match admit(ticket) {
-        Ok(ticket) => Way::On(Assigned { ticket, timeout, cookie }),
+        Ok(ticket) => Way::On(Assigned { ticket, timeout, cookie, is_asked_for }),
+        Err(refusal) if is_asked_for => Way::Refused(refusal),
         Err(refusal) => Way::Open(refusal),
     }
 }

@@ -48,13 +48,17 @@ pub(crate) async fn guarded<E: Exchange>(
         Way::On(mut assigned) => {
             assigned.show_cookie(entry, request);
             assigned.ticket.permit = Some(permit);
+            let is_asked_for = assigned.is_asked_for;
             match case.carry(request, assigned).await {
                 Ok(answered) => return Ok(answered),
                 Err((failure, mut ticket)) => {
                     let permit = ticket.permit.take();
-                    let unanswerable = is_unanswerable(failure);
+                    let is_unanswerable = is_unanswerable(failure);
                     let refusal = failed(failure, ticket);
-                    if !unanswerable {
+                    if is_asked_for {
+                        return Err(refusal);
+                    }
+                    if !is_unanswerable {
                         return Err(case.degraded(refusal));
                     }
                     (refusal, permit)
@@ -103,7 +107,7 @@ impl Case<'_> {
         request: &mut E,
         assigned: Assigned,
     ) -> Result<Answered<E::Answer>, (Failure, Ticket)> {
-        let Assigned { ticket, timeout, .. } = assigned;
+        let Assigned { ticket, timeout, is_asked_for, .. } = assigned;
         let timeouts = &self.guard.policy.timeouts;
         let upload = request.upload();
         if let (Some(upload), Some(pause)) = (&upload, timeouts.request_idle) {
@@ -123,7 +127,8 @@ impl Case<'_> {
         };
         match exchanged {
             Ok((answer, visit)) => {
-                let capture = self.wanted.clone().and_then(|wanted| {
+                let wanted = self.wanted.clone().filter(|_| !is_asked_for);
+                let capture = wanted.and_then(|wanted| {
                     let look = |name: &str, visit: &mut dyn FnMut(&[u8]) -> bool| {
                         request.answer_header(&answer, name, visit)
                     };
@@ -157,7 +162,7 @@ impl Case<'_> {
             })
         })?;
         self.count(Turned::Rescued);
-        let mut assigned = Assigned { ticket, timeout, cookie: None };
+        let mut assigned = Assigned { ticket, timeout, cookie: None, is_asked_for: false };
         assigned.ticket.permit = permit;
         match self.carry(request, assigned).await {
             Ok(answered) => Some(answered),

@@ -38,7 +38,9 @@ impl Wanted {
         guard.shelf.as_ref().filter(|_| asked.method == "GET")?;
         let has = |name| (asked.headers)(name, &mut |_| true);
         let is_personal = has("cookie") || has("authorization");
-        Some(Self { key: format!("{}{}?{}", asked.host, asked.path, asked.query), is_personal })
+        // A preview may differ by its address alone.
+        let RequestView { listen, host, path, query, .. } = asked;
+        Some(Self { key: format!("{listen} {host}{path}?{query}"), is_personal })
     }
 
     /// The last good answer, if it is not too old.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use hyper::Response;
 use switchback_domain::resilience::{
-    Balance, BreakerPolicy, Bulkhead, ClientKey, ClientRate, EjectionPolicy, Fallback, Rate,
-    Resilience, RetryPolicy, StalePolicy, StaticAnswer, Timeouts,
+    AdaptivePolicy, Balance, BreakerPolicy, Bulkhead, ClientKey, ClientRate, EjectionPolicy,
+    Fallback, Rate, Resilience, RetryPolicy, StalePolicy, StaticAnswer, Timeouts,
 };
+use switchback_domain::route::VersionHeader;
 use switchback_domain::{Split, Weight};
 use switchback_ports::DataPlane;
 use switchback_ports::data_plane::{BreakerReport, RouteReport};
@@ -373,4 +374,64 @@ async fn an_answer_that_stops_half_way_is_given_up() {
     assert_eq!(ask(listen, get("/never")).await.0, 504, "the whole request is limited, too");
     let counted = proxy.stats("v1").await;
     assert_eq!((counted.timed_out, counted.answered()), (2, 0), "{counted:?}");
+}
+
+#[tokio::test]
+async fn a_version_that_is_asked_for_by_name_is_not_replaced() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    let arms = vec![arm("v1", &[version("v1").await]), arm("v2", &[free_address()])];
+    let fallback = Fallback { version: true, ..Fallback::default() };
+    let resilience = Resilience { fallback, ..Resilience::default() };
+    let split = Split::between(release("v1"), release("v2"), Weight::from_percent(50));
+    let mut table = with(table(1, listen, arms, split), resilience);
+    let candidate = Candidate { release: release("v2"), salt: "r1".to_owned(), open: true };
+    table.routes[0].steering.candidate = Some(candidate);
+    let header = VersionHeader { header: "x-version".to_owned(), source: Vec::new() };
+    table.routes[0].steering.rules.version_header = Some(header);
+    proxy.plane.publish(&table).await.unwrap();
+    for _ in 0..10 {
+        let mut request = get("/");
+        request.headers_mut().insert("x-version", "v2".parse().unwrap());
+        assert_eq!(ask(listen, request).await.0, 502);
+        assert_eq!(ask(listen, get("/")).await.0, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn above_the_adaptive_limit_requests_are_refused() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let address = instance(move |_| {
+        let opened = Arc::clone(&opened);
+        async move {
+            opened.acquire().await.unwrap().forget();
+            Response::new(full("done"))
+        }
+    });
+    let adaptive = Some(AdaptivePolicy { initial: 1, min: 1, max: 1 });
+    let resilience = Resilience { adaptive, ..Resilience::default() };
+    let table = single(1, listen, "v1", &[address.await]);
+    proxy.plane.publish(&with(table, resilience)).await.unwrap();
+    let inside = tokio::spawn(ask(listen, get("/")));
+    eventually("it is in", async || proxy.in_flight("v1").await == 1).await;
+    assert_eq!(ask(listen, get("/")).await.0, 503);
+    gate.add_permits(2);
+    assert_eq!(inside.await.unwrap().0, 200);
+    eventually("there is room again", async || ask(listen, get("/")).await.0 == 200).await;
+    assert!(counts(&proxy).await.overloaded >= 1);
+}
+
+#[tokio::test]
+async fn an_upload_may_pause_as_long_as_the_route_says() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    let timeouts =
+        Timeouts { request_idle: Some(Duration::from_millis(100)), ..Timeouts::default() };
+    let resilience = Resilience { timeouts, ..Resilience::default() };
+    let mut table = single(1, listen, "v1", &[version("v1").await]);
+    table.routes[0].timeout = Duration::from_millis(50);
+    proxy.plane.publish(&with(table, resilience)).await.unwrap();
+    let answer = raw(listen, b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf").await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(proxy.stats("v1").await.client_gone, 1, "no fault of the version");
 }
