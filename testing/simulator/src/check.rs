@@ -88,6 +88,7 @@ impl Oracle {
             | EventKind::WayBackChecked { .. }
             | EventKind::HookFinished { .. }
             | EventKind::Judged { .. }
+            | EventKind::Operated(_)
             | EventKind::Ticked => {}
         }
     }

@@ -20,8 +20,9 @@ pub use query::{LogsFrom, LogsQuery, RolloutsQuery};
 pub use stream::EventStream;
 
 use crate::{
-    Accepted, CommandRequest, DeployRequest, DownRequest, Ledger, Logs, Plan, RollbackRequest,
-    RolloutDetail, RolloutSummary, Status, TrialRecord, UpAnswer, UpRequest,
+    Accepted, CommandRequest, DeployRequest, DownRequest, Ledger, Logs, OperationAnswer,
+    OperationRequest, Plan, RollbackRequest, RolloutDetail, RolloutSummary, Status, TrialRecord,
+    UpAnswer, UpRequest,
 };
 use query::Query;
 use switchback_domain::EnvironmentName;
@@ -105,6 +106,11 @@ impl Client {
     ) -> Result<Accepted, Error> {
         let route = Query::new("/v1/rollouts").segment(rollout).segment(command.word());
         self.post(route.as_str(), request).await
+    }
+
+    /// Has services' routes do something else; returns when the data plane does, or after a while.
+    pub async fn operate(&self, request: &OperationRequest) -> Result<OperationAnswer, Error> {
+        self.post("/v1/operations", request).await
     }
 
     /// Rollouts, newest first.

@@ -90,6 +90,8 @@ codes! {
     QUEUE_FULL "SB0307" BUSY "too many rollouts wait already";
     NO_VERSION "SB0308" USAGE "no version was given and none is configured";
     SHUTTING_DOWN "SB0309" BUSY "the control plane is shutting down";
+    OPERATION_REFUSED "SB0310" REJECTED "the operation is not possible now";
+    PAGE_UNREADABLE "SB0311" USAGE "the maintenance page cannot be used";
     NEVER_READY "SB0401" FAILED "the version never became ready";
     CRASH_LOOP "SB0402" FAILED "the version ends again and again";
     REGRESSION "SB0403" FAILED "the version is worse than allowed";

@@ -91,6 +91,87 @@ pub struct RollbackRequest {
     pub by: String,
 }
 
+/// `POST /v1/operations`: what services' routes are to do. Answer: [`OperationAnswer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationRequest {
+    /// Which; none is every service of the environment that takes requests.
+    pub services: Vec<ServiceName>,
+    /// Where; `None` takes the control plane's environment.
+    pub environment: Option<EnvironmentName>,
+    /// What.
+    pub operation: Operation,
+    /// Why, for the audit.
+    pub reason: Option<String>,
+    /// Who asks, for the audit.
+    pub by: String,
+}
+
+/// What a route is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Tell clients to come again later.
+    Maintenance {
+        /// What they get; `None` is the configured page, or the data plane's own.
+        page: Option<String>,
+        /// When they should come again; `None` is as configured.
+        retry_after_ms: Option<u64>,
+    },
+    /// Refuse every request at once.
+    Isolate,
+    /// Give every request to another version of the service.
+    DivertToVersion(Version),
+    /// Give every request to another service of the environment.
+    DivertToService(ServiceName),
+    /// Hold requests back.
+    Hold {
+        /// How long each waits at most; `None` is as configured.
+        deadline_ms: Option<u64>,
+        /// How many wait at most; `None` is as configured.
+        cap: Option<u32>,
+    },
+    /// Serve again, after this.
+    End(Mode),
+}
+
+/// What a route can do instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Tells clients to come again later.
+    Maintenance,
+    /// Refuses every request.
+    Isolated,
+    /// Gives its requests to another.
+    Diverted,
+    /// Holds requests back.
+    Held,
+}
+
+/// What became of an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationAnswer {
+    /// The services whose routes do something else now, and what, in words.
+    pub changed: BTreeMap<ServiceKey, String>,
+    /// Whether every worker of the data plane does so already.
+    pub in_force: bool,
+}
+
+/// What an operator had a route do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationEntry {
+    /// What; `None` is to serve.
+    pub mode: Option<Mode>,
+    /// The same in words.
+    pub text: String,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When.
+    pub at_ms: u64,
+}
+
 /// `GET /v1/status[?environment=E]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -152,6 +233,9 @@ pub struct ServiceStatus {
     pub instances: Vec<InstanceStatus>,
     /// What can be rolled back to, newest first.
     pub revisions: Vec<RevisionStatus>,
+    /// What operators had its route do, newest first; the first one is in force. None: it serves.
+    #[serde(default)]
+    pub operations: Vec<OperationEntry>,
 }
 
 /// A promoted release.

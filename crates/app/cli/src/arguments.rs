@@ -1,6 +1,7 @@
 //! The command line's words: every command and option, and what they mean. No behaviour.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
@@ -69,6 +70,15 @@ where
     })
 }
 
+/// A duration as in the configuration: `30s`, `5m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    match switchback_config::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Ok(_) => Err("must be more than 0".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -109,6 +119,22 @@ mod tests {
     }
 
     #[test]
+    fn operations_name_their_services() {
+        for line in [
+            "switchback maintenance on --page p.html --retry-after 5m --reason upgrade",
+            "switchback maintenance off api web",
+            "switchback isolate api --env staging",
+            "switchback unisolate api",
+            "switchback divert api --to-service web",
+            "switchback undivert api",
+            "switchback hold api web --for 30s --cap 5",
+            "switchback release",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
     fn wrong_names_are_refused_with_their_reason() {
         for line in [
             "switchback deploy Api",
@@ -117,6 +143,13 @@ mod tests {
             "switchback status --events",
             "switchback logs --tail many",
             "switchback frobnicate",
+            "switchback maintenance",
+            "switchback maintenance on --retry-after soon",
+            "switchback isolate",
+            "switchback divert api",
+            "switchback divert api --to-version v1 --to-service web",
+            "switchback hold api --for 0s",
+            "switchback hold api --cap 0",
             "switchback",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -7,15 +7,20 @@ mod completions;
 mod control;
 mod demo;
 mod deploy;
+mod divert;
 mod down;
 mod explain;
 mod generate;
 mod history;
+mod hold;
 mod init;
+mod isolate;
 mod ledger;
 mod lint;
 mod logs;
+mod maintenance;
 mod man;
+mod operate;
 mod pause;
 mod promote;
 mod resume;
@@ -64,6 +69,20 @@ pub(crate) enum Command {
     Abort(abort::Args),
     /// Try again what failed
     Retry(retry::Args),
+    /// Show clients a page instead of services, and serve again
+    Maintenance(maintenance::Args),
+    /// Refuse every request to services at once
+    Isolate(isolate::Args),
+    /// Let isolated services serve again
+    Unisolate(isolate::Args),
+    /// Give a service's requests to another version or service
+    Divert(divert::Args),
+    /// Let a diverted service answer its own requests again
+    Undivert(divert::EndArgs),
+    /// Hold requests to services back for a while
+    Hold(hold::Args),
+    /// Let held requests go, and hold no more back
+    Release(hold::EndArgs),
     /// Show what instances printed
     Logs(logs::Args),
     /// Show what became of every request
@@ -103,6 +122,13 @@ pub(crate) async fn run(command: Command, context: &mut Context<'_>) -> Result<u
         Command::Resume(args) => resume::run(args, context).await,
         Command::Abort(args) => abort::run(args, context).await,
         Command::Retry(args) => retry::run(args, context).await,
+        Command::Maintenance(args) => maintenance::run(args, context).await,
+        Command::Isolate(args) => isolate::run(args, context).await,
+        Command::Unisolate(args) => isolate::end(args, context).await,
+        Command::Divert(args) => divert::run(args, context).await,
+        Command::Undivert(args) => divert::end(args, context).await,
+        Command::Hold(args) => hold::run(args, context).await,
+        Command::Release(args) => hold::end(args, context).await,
         Command::Logs(args) => logs::run(args, context).await,
         Command::Ledger(args) => ledger::run(&args, context).await,
         Command::Down(args) => down::run(&args, context).await,

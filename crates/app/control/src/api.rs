@@ -5,6 +5,7 @@ mod stream;
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use axum::extract::{Path as Segment, Query, State};
 use axum::http::StatusCode;
@@ -13,8 +14,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use switchback_api::{
-    CommandRequest, DeployRequest, DownRequest, LastWords, Problem, RollbackRequest, RolloutDetail,
-    UpRequest, code, exit,
+    CommandRequest, DeployRequest, DownRequest, LastWords, OperationRequest, Problem,
+    RollbackRequest, RolloutDetail, UpRequest, code, exit,
 };
 use switchback_domain::{EnvironmentName, InstanceHealth};
 use switchback_ports::runtime::LogQuery;
@@ -30,6 +31,9 @@ use crate::views::{self, parse_id};
 
 /// Rollouts listed when no limit is asked for.
 const LIST_DEFAULT: usize = 20;
+/// How long an operation is waited for: the data plane takes milliseconds, its restart a second.
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(5);
+const IN_FORCE_LOOK: Duration = Duration::from_millis(2);
 /// Log lines of a failed instance that are kept with the explanation.
 const LAST_LINES: usize = 20;
 
@@ -69,6 +73,7 @@ fn router(handle: Handle) -> Router {
         .route("/v1/rollback", post(rollback))
         .route("/v1/up", post(up))
         .route("/v1/down", post(down))
+        .route("/v1/operations", post(operate))
         .route("/v1/rollouts", get(rollouts))
         .route("/v1/rollouts/{id}", get(detail))
         .route("/v1/rollouts/{id}/events", get(stream::events))
@@ -184,6 +189,24 @@ async fn down(
 ) -> Result<Response, Refusal> {
     handle.ask(crate::driver::Driver::down).await.ok_or_else(ending)?;
     Ok(Json(serde_json::json!({})).into_response())
+}
+
+/// Answers when the data plane does what it is to do, so that "done" means done; or says, after a
+/// while, that it is written down and will be.
+async fn operate(
+    State(handle): State<Handle>,
+    Json(request): Json<OperationRequest>,
+) -> Result<Response, Refusal> {
+    let asked = handle.ask(move |driver| driver.operate(&request)).await.ok_or_else(ending)?;
+    let (mut answer, modes) = asked?;
+    let deadline = tokio::time::Instant::now() + IN_FORCE_WITHIN;
+    while !answer.in_force && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(IN_FORCE_LOOK).await;
+        let modes = modes.clone();
+        let look = move |driver: &mut crate::driver::Driver| driver.is_in_force(&modes);
+        answer.in_force = handle.ask(look).await.ok_or_else(ending)?;
+    }
+    Ok(Json(answer).into_response())
 }
 
 async fn rollouts(

@@ -30,7 +30,7 @@ pub(crate) enum DeployAnswer {
 }
 
 impl Driver {
-    fn environment(&self, asked: Option<EnvironmentName>) -> EnvironmentName {
+    pub(crate) fn environment(&self, asked: Option<EnvironmentName>) -> EnvironmentName {
         asked.unwrap_or_else(|| self.settings.environment.clone())
     }
 
@@ -124,27 +124,29 @@ impl Driver {
 
     /// An address somebody else listens on is found now, not when traffic is to move.
     fn check_listen(&self, release: &Release) -> Result<(), Problem> {
-        let Some(route) = &release.workload.route else { return Ok(()) };
-        if self.publisher.listens_on(route.listen) {
+        let Some(spec) = &release.workload.route else { return Ok(()) };
+        let route = Route::new(release.key.clone(), spec, Split::none());
+        route.addresses().try_for_each(|address| self.check_address(address))
+    }
+
+    fn check_address(&self, address: SocketAddr) -> Result<(), Problem> {
+        if self.publisher.listens_on(address) {
             return Ok(());
         }
         let ours = match &self.heard {
-            Some(heard) => heard.report.listeners.iter().any(|l| l.address == route.listen),
+            Some(heard) => heard.report.listeners.iter().any(|l| l.address == address),
             // Not heard of yet, it may well listen already: on what it served before.
-            None => self.served_before(route.listen),
+            None => self.served_before(address),
         };
-        match TcpListener::bind(route.listen) {
-            Err(error) if !ours => Err(cannot_listen(route.listen, &error)),
+        match TcpListener::bind(address) {
+            Err(error) if !ours => Err(cannot_listen(address, &error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
     fn served_before(&self, address: SocketAddr) -> bool {
-        self.book.services().values().any(|service| {
-            let stable = service.stable().and_then(|stable| service.releases.get(&stable.release));
-            let route = stable.and_then(|release| release.workload.route.as_ref());
-            route.is_some_and(|route| route.listen == address)
-        })
+        let table = table::build(self.book.services(), Generation::default());
+        table.routes.iter().any(|route| route.addresses().any(|own| own == address))
     }
 
     fn plan(&self, key: &ServiceKey, release: &Release, policy: &RolloutPolicy) -> Plan {

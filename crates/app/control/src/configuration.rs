@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use switchback_api::{Problem, code};
 use switchback_config::{Diagnostics, Document, ServiceConfig};
-use switchback_domain::route::RouteRules;
 use switchback_domain::strategy::{RolloutPolicy, StrategyKind};
-use switchback_domain::workload::RouteSpec;
 use switchback_domain::{EnvironmentName, ProjectName, Release, ServiceName, Version};
 
 use crate::{Error, Options};
@@ -103,21 +101,16 @@ impl Settings {
     }
 }
 
-/// Rules that the configuration and `core/routing` understand, but that the data plane does not ask
-/// for yet, are refused rather than ignored.
+/// Rules that the configuration understands, but that the data plane does not ask for yet, are
+/// refused rather than ignored.
 fn check_served(release: &Release) -> Result<(), Problem> {
     let route = release.workload.route.as_ref();
-    let is_served =
-        |route: &RouteSpec| RouteRules { resilience: None, ..route.rules.clone() }.is_default();
-    if route.is_none_or(is_served) {
+    if route.is_none_or(|route| route.rules.mirror.is_none()) {
         return Ok(());
     }
     Err(code::CONFIG_INVALID
         .problem(format!("{}: the data plane does not serve these route rules yet", release.key))
-        .hint(
-            "take out `matches`, `candidate_matches`, `session_affinity`, `version_header`, \
-             `preview`, `mirror`, `maintenance` and `pause`",
-        ))
+        .hint("take out `mirror`"))
 }
 
 fn content(path: &Path) -> Result<String, String> {

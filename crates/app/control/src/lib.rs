@@ -17,6 +17,7 @@ mod headless;
 mod judging;
 mod lock;
 mod lookups;
+mod operations;
 mod order;
 mod problem;
 mod record;

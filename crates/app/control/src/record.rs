@@ -158,6 +158,7 @@ pub(crate) fn verdict_of(event: Event) -> Option<Verdict> {
         | EventKind::TrafficAcknowledged { .. }
         | EventKind::WayBackChecked { .. }
         | EventKind::HookFinished { .. }
+        | EventKind::Operated(_)
         | EventKind::Ticked => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use switchback_domain::route::{Destination, RouteMode};
 use switchback_domain::{
     Generation, InstanceHealth, InstanceId, Release, ReleaseId, ServiceKey, Split, Weight,
 };
@@ -21,6 +22,12 @@ pub(crate) fn build(services: &BTreeMap<ServiceKey, Service>, generation: Genera
         table.routes.extend(route(service, &arms));
         table.arms.extend(arms);
     }
+    let reachable: Vec<_> = table.routes.iter().map(|route| route.service.clone()).collect();
+    for route in &mut table.routes {
+        if !is_possible(&route.steering.mode, &route.service, &reachable, &table.arms) {
+            route.steering.mode = RouteMode::Serve;
+        }
+    }
     table
 }
 
@@ -35,6 +42,24 @@ pub(crate) fn of_files(release: &Release) -> Option<Table> {
     };
     let route = Route::new(release.key.clone(), spec, Split::none());
     Some(Table { routes: vec![route], arms: vec![arm], ..Table::default() })
+}
+
+/// Whether somebody is there to answer what is diverted; otherwise the service answers itself.
+fn is_possible(
+    mode: &RouteMode,
+    service: &ServiceKey,
+    reachable: &[ServiceKey],
+    arms: &[Arm],
+) -> bool {
+    match mode {
+        RouteMode::Divert { to: Destination::Service(to) } => reachable.contains(to),
+        RouteMode::Divert { to: Destination::Version(release) } => arms.iter().any(|arm| {
+            arm.id.service == *service && arm.id.release == *release && !arm.endpoints.is_empty()
+        }),
+        RouteMode::Serve | RouteMode::Maintenance(_) | RouteMode::Isolate | RouteMode::Pause(_) => {
+            true
+        }
+    }
 }
 
 fn arm(service: &Service, release: &ReleaseId, pool: &Pool) -> Option<Arm> {
@@ -80,6 +105,7 @@ fn route(service: &Service, arms: &[Arm]) -> Option<Route> {
     let spec = release.workload.route.as_ref()?;
     let split = effective_split(&service.traffic.split, arms);
     let mut route = Route::new(service.key.clone(), spec, split);
+    route.steering.mode = service.mode();
     if let Some(rollout) = rollout.filter(|rollout| !rollout.promoted) {
         if let Some(coming) = &rollout.request.release.workload.route {
             route.steering.rules = spec.rules.steered_by(&coming.rules);

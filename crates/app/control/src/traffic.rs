@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use switchback_domain::route::RouteMode;
 use switchback_domain::{Epoch, Generation, InstanceId, ServiceKey};
 use switchback_engine::Service;
 use switchback_ports::data_plane::{Error, Report};
@@ -121,11 +122,19 @@ impl Publisher {
         self.failed.as_ref().map(|(why, _)| why.as_str())
     }
 
+    /// Whether every worker has the service's route do this.
+    pub(crate) fn is_in_mode(&self, service: &ServiceKey, mode: &RouteMode) -> bool {
+        self.served.as_ref().is_some_and(|(table, _)| {
+            let route = table.routes.iter().find(|route| route.service == *service);
+            route.is_some_and(|route| route.steering.mode == *mode)
+        })
+    }
+
     /// Whether an address is being listened on by the served table.
     pub(crate) fn listens_on(&self, address: std::net::SocketAddr) -> bool {
-        self.served
-            .as_ref()
-            .is_some_and(|(table, _)| table.routes.iter().any(|route| route.listen == address))
+        self.served.as_ref().is_some_and(|(table, _)| {
+            table.routes.iter().any(|route| route.addresses().any(|own| own == address))
+        })
     }
 }
 

@@ -1,13 +1,14 @@
 //! From states to the API's records. Pure.
 
 use switchback_api::{
-    Accepted, Ledger, LedgerEntry, RevisionStatus, RolloutOutcome, RolloutSummary, ServiceStatus,
-    Share,
+    Accepted, Ledger, LedgerEntry, Mode, OperationEntry, RevisionStatus, RolloutOutcome,
+    RolloutSummary, ServiceStatus, Share,
 };
+use switchback_domain::route::RouteMode;
 use switchback_domain::{ReleaseId, Version, Weight};
 use switchback_engine::{
-    EndedRollout, Ending, Phase, PlanStep, Revision, Rollout, RolloutId, Service, describe_phase,
-    describe_step,
+    EndedRollout, Ending, Phase, PlanStep, Revision, Rollout, RolloutId, Service, describe_mode,
+    describe_phase, describe_step,
 };
 use switchback_ports::data_plane::{ArmReport, Report};
 
@@ -138,6 +139,28 @@ pub(crate) fn status(service: &Service) -> ServiceStatus {
         serves: false,
         instances: Vec::new(),
         revisions: service.revisions.iter().rev().filter_map(|r| revision(service, r)).collect(),
+        operations: service.operations.iter().rev().map(|o| operation(service, o)).collect(),
+    }
+}
+
+fn operation(service: &Service, operation: &switchback_engine::Operation) -> OperationEntry {
+    OperationEntry {
+        mode: mode(&operation.mode),
+        text: describe_mode(service, &operation.mode),
+        by: operation.by.clone(),
+        reason: operation.reason.clone(),
+        at_ms: operation.wall_ms,
+    }
+}
+
+/// What a route does instead of serving.
+pub(crate) fn mode(mode: &RouteMode) -> Option<Mode> {
+    match mode {
+        RouteMode::Serve => None,
+        RouteMode::Maintenance(_) => Some(Mode::Maintenance),
+        RouteMode::Isolate => Some(Mode::Isolated),
+        RouteMode::Divert { .. } => Some(Mode::Diverted),
+        RouteMode::Pause(_) => Some(Mode::Held),
     }
 }
 

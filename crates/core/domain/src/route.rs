@@ -206,6 +206,13 @@ pub struct Maintenance {
     pub retry_after: Duration,
 }
 
+impl Default for Maintenance {
+    /// The data plane's own page, and a minute.
+    fn default() -> Self {
+        Self { page: String::new(), retry_after: Duration::from_mins(1) }
+    }
+}
+
 /// How much a pause holds back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseLimits {
@@ -214,6 +221,13 @@ pub struct PauseLimits {
     pub deadline: Duration,
     /// How many wait at most; more are answered 503 at once.
     pub cap: u32,
+}
+
+impl Default for PauseLimits {
+    /// A thousand requests, half a minute each.
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30), cap: 1_000 }
+    }
 }
 
 /// What an operator has a route do.

@@ -5,7 +5,7 @@ use switchback_domain::{InstanceReport, ReleaseId, Verdict};
 
 use crate::effect::Effect;
 use crate::rollout::{Request, RolloutId};
-use crate::service::Service;
+use crate::service::{Operation, Service};
 
 /// Requests of the candidate that ended, by the data plane's count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,6 +78,8 @@ pub enum EventKind {
         /// What.
         verdict: Box<Verdict>,
     },
+    /// Somebody has the route do something else: maintenance, isolation, ... or serve again.
+    Operated(Box<Operation>),
     /// Time passed: a deadline or delay may be over.
     Ticked,
 }
@@ -93,6 +95,7 @@ impl EventKind {
             Self::WayBackChecked { .. } => "way_back_checked",
             Self::HookFinished { .. } => "hook_finished",
             Self::Judged { .. } => "judged",
+            Self::Operated(_) => "operated",
             Self::Ticked => "ticked",
         }
     }

@@ -19,6 +19,8 @@ pub use plan::{PlanStep, plan};
 pub use rollout::{
     Cause, CauseKind, EndedRollout, Ending, Paused, Phase, Request, RequestKind, Rollout, RolloutId,
 };
-pub use service::{ENDED_MAX, Pool, QUEUE_MAX, Revision, Service, Traffic};
+pub use service::{
+    ENDED_MAX, OPERATIONS_MAX, Operation, Pool, QUEUE_MAX, Revision, Service, Traffic,
+};
 pub use step::step;
-pub use words::{describe_phase, describe_step};
+pub use words::{describe_mode, describe_phase, describe_step};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use switchback_domain::route::{Destination, RouteMode};
 use switchback_domain::strategy::RolloutPolicy;
 use switchback_domain::{
     InstanceHealth, InstanceReport, Release, ReleaseId, ServiceKey, Split, Timestamp, Weight,
@@ -12,6 +13,8 @@ use crate::rollout::{EndedRollout, Request, Rollout};
 
 /// Ended rollouts kept in the state, for `history`; older ones are in the journal alone.
 pub const ENDED_MAX: usize = 50;
+/// Operations kept in the state; older ones are in the journal alone.
+pub const OPERATIONS_MAX: usize = 20;
 /// Rollouts that may wait: more is a loop somewhere, not a plan.
 pub const QUEUE_MAX: usize = 10;
 
@@ -34,6 +37,23 @@ pub struct Service {
     pub queue: Vec<Request>,
     /// Rollouts that ended, oldest first, at most [`ENDED_MAX`].
     pub ended: Vec<EndedRollout>,
+    /// What operators had its route do, oldest first, at most [`OPERATIONS_MAX`]; the last one is
+    /// in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Operation>,
+}
+
+/// An operator's word about a service's route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// What it does from then on. Pages of earlier ones are not kept.
+    pub mode: RouteMode,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When, on the wall clock: for people only.
+    pub wall_ms: u64,
 }
 
 /// A promoted release.
@@ -113,7 +133,19 @@ impl Service {
             rollout: None,
             queue: Vec::new(),
             ended: Vec::new(),
+            operations: Vec::new(),
         }
+    }
+
+    /// What operators have the route do now.
+    pub fn mode(&self) -> RouteMode {
+        self.operations.last().map(|operation| operation.mode.clone()).unwrap_or_default()
+    }
+
+    /// Whether operators have this release get all requests.
+    fn is_diverted_to(&self, release: &ReleaseId) -> bool {
+        let last = self.operations.last().map(|operation| &operation.mode);
+        matches!(last, Some(RouteMode::Divert { to: Destination::Version(to) }) if to == release)
     }
 
     /// The promoted release.
@@ -167,6 +199,7 @@ impl Service {
             .keys()
             .filter(|release| stable.as_ref() != Some(release) && !part(release))
             .filter(|release| self.weight_of(release) == Weight::ZERO)
+            .filter(|release| !self.is_diverted_to(release))
             .cloned()
             .collect();
         for release in idle {

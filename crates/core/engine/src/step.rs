@@ -69,6 +69,10 @@ impl Work {
                 self.judged(*rollout, *position, verdict);
                 Ok(())
             }
+            EventKind::Operated(operation) => {
+                self.operate(operation);
+                Ok(())
+            }
             EventKind::Ticked => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! States and steps in words, for notes and for the command line.
 
+use switchback_domain::route::{Destination, PauseLimits, RouteMode};
 use switchback_domain::time::humane;
 use switchback_domain::{InstanceHealth, InstanceReport, Outcome, ReleaseId, Verdict};
 
@@ -21,6 +22,25 @@ pub fn describe_phase(phase: &Phase) -> &'static str {
         Phase::RollingBack => "RollingBack",
         Phase::Withdrawing => "Withdrawing",
         Phase::Stuck { .. } => "Stuck",
+    }
+}
+
+/// What an operator has a service's route do, as users see it.
+pub fn describe_mode(service: &Service, mode: &RouteMode) -> String {
+    match mode {
+        RouteMode::Serve => "serves".to_owned(),
+        RouteMode::Maintenance(of) => {
+            format!("in maintenance, clients told to come again in {}", humane(of.retry_after))
+        }
+        RouteMode::Isolate => "isolated".to_owned(),
+        RouteMode::Divert { to: Destination::Version(release) } => {
+            format!("diverted to version {}", version_of(service, release))
+        }
+        RouteMode::Divert { to: Destination::Service(key) } => format!("diverted to {key}"),
+        RouteMode::Pause(limits) => {
+            let PauseLimits { deadline, cap } = limits;
+            format!("held: up to {cap} requests wait, each for {} at most", humane(*deadline))
+        }
     }
 }
 

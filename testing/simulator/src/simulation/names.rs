@@ -31,6 +31,7 @@ pub(super) fn event_name(event: &Event) -> &'static str {
             Outcome::Safe => "judged safe",
             Outcome::Undecided => "judged undecided",
         },
+        EventKind::Operated(_) => "operated",
         EventKind::Ticked => "time passed",
     }
 }
@@ -48,6 +49,7 @@ pub(super) fn detail(event: &Event) -> String {
         EventKind::HookFinished { position, .. } | EventKind::Judged { position, .. } => {
             format!("at step {}", position + 1)
         }
+        EventKind::Operated(operation) => format!("{:?}", operation.mode),
         EventKind::Commanded(_) | EventKind::WayBackChecked { .. } | EventKind::Ticked => {
             String::new()
         }

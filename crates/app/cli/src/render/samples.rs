@@ -172,6 +172,7 @@ pub(crate) fn status() -> Status {
             instance(CANDIDATE, "v2", InstanceHealth::CrashLoop, None),
         ],
         revisions: Vec::new(),
+        operations: Vec::new(),
     };
     let web = ServiceStatus {
         key: key("production/web"),
@@ -183,6 +184,7 @@ pub(crate) fn status() -> Status {
         queue: Vec::new(),
         instances: Vec::new(),
         revisions: Vec::new(),
+        operations: Vec::new(),
     };
     Status {
         project: "shop".to_owned(),

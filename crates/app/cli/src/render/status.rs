@@ -68,6 +68,7 @@ fn service(service: &ServiceStatus, now_ms: u64, look: Look) -> Vec<String> {
         ),
         None => "  stable    none yet".to_owned(),
     });
+    lines.extend(operation(service, now_ms, look));
     lines.extend(shares(service, look));
     if let Some(rollout) = &service.rollout {
         lines.extend(rollout_lines(rollout, now_ms, look));
@@ -78,6 +79,15 @@ fn service(service: &ServiceStatus, now_ms: u64, look: Look) -> Vec<String> {
     }
     lines.extend(indented(instances(&service.instances, look), 2));
     lines
+}
+
+/// What an operator has it do instead of serving.
+fn operation(service: &ServiceStatus, now_ms: u64, look: Look) -> Option<String> {
+    let of = service.operations.first().filter(|operation| operation.mode.is_some())?;
+    let why = of.reason.as_deref().map(|why| format!(": {}", clean(why))).unwrap_or_default();
+    let (text, by) = (clean(&of.text), clean(&of.by));
+    let line = format!("  operator  {text}, by {by}, {}{why}", when::ago(of.at_ms, now_ms));
+    Some(look.paint(Tone::Warn, &line))
 }
 
 fn shares(service: &ServiceStatus, look: Look) -> Vec<String> {
@@ -167,6 +177,29 @@ production/web
   stable    none yet
   serving   nobody: requests get no answer from it";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_an_operator_has_a_service_do_is_said_until_it_serves_again() {
+        let mut status = samples::status();
+        let isolated = switchback_api::OperationEntry {
+            mode: Some(switchback_api::Mode::Isolated),
+            text: "isolated".to_owned(),
+            by: "anna".to_owned(),
+            reason: Some("it leaks".to_owned()),
+            at_ms: 1_000,
+        };
+        let serves = switchback_api::OperationEntry {
+            mode: None,
+            text: "serves".to_owned(),
+            ..isolated.clone()
+        };
+        status.services[0].operations = vec![isolated.clone()];
+        let text = lines(&status, 61_000, Look::PLAIN).join("\n");
+        assert!(text.contains("\n  operator  isolated, by anna, 1m ago: it leaks\n"), "{text}");
+        status.services[0].operations = vec![serves, isolated];
+        let text = lines(&status, 61_000, Look::PLAIN).join("\n");
+        assert!(!text.contains("operator"), "{text}");
     }
 
     #[test]

@@ -85,7 +85,7 @@ static MAINTENANCE: Table = Table::new(
     "route_maintenance",
     "What clients get in maintenance mode: 503, and this.",
     &[&[
-        field("page", Kind::Text, "The body. Default: one line of text."),
+        field("page", Kind::Text, "The body, HTML. Default: a plain page."),
         field("retry_after", Kind::Duration, "When to come again. Default: 1m."),
     ]],
 );

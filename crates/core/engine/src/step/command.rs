@@ -1,5 +1,6 @@
 //! Requests for rollouts and the words of operators.
 
+use switchback_domain::route::RouteMode;
 use switchback_domain::strategy::{BusyPolicy, RolloutPolicy};
 use switchback_domain::{Split, Weight};
 
@@ -7,7 +8,8 @@ use super::Work;
 use crate::event::{Command, Counts, NoteKind, Rejection};
 use crate::plan::{PlanStep, plan};
 use crate::rollout::{Cause, CauseKind, Ending, Paused, Phase, Request, Rollout};
-use crate::service::{QUEUE_MAX, Service};
+use crate::service::{OPERATIONS_MAX, Operation, QUEUE_MAX, Service};
+use crate::words::describe_mode;
 
 impl Work {
     pub(super) fn request(&mut self, request: &Request) -> Result<(), Rejection> {
@@ -90,6 +92,21 @@ impl Work {
         self.service.rollout = Some(rollout);
         self.note(NoteKind::Command, text);
         self.enter(0);
+    }
+
+    /// What a route does is the operator's alone to say: no rollout begins, waits or ends by it.
+    pub(super) fn operate(&mut self, operation: &Operation) {
+        let what = describe_mode(&self.service, &operation.mode);
+        let why = operation.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        self.note(NoteKind::Command, format!("{what}, by {}{why}", operation.by));
+        let operations = &mut self.service.operations;
+        if let Some(RouteMode::Maintenance(past)) = operations.last_mut().map(|last| &mut last.mode)
+        {
+            past.page = String::new();
+        }
+        operations.push(operation.clone());
+        let surplus = operations.len().saturating_sub(OPERATIONS_MAX);
+        operations.drain(..surplus);
     }
 
     pub(super) fn command(&mut self, command: &Command) -> Result<(), Rejection> {

@@ -1,11 +1,15 @@
 //! What operators ask for: approval, pauses, promotions, aborts, rollbacks.
 
 use switchback_domain::InstanceHealth::{Ready, Unready};
+use switchback_domain::route::{Destination, Maintenance, RouteMode};
 use switchback_domain::strategy::{RolloutPolicy, Step, StrategyKind};
 use switchback_domain::{Outcome, Weight};
 
 use crate::step::testing::{Story, hook, judged_canary, policy, version_of};
-use crate::{CauseKind, Ending, PlanStep, Rejection, Request, RequestKind};
+use crate::{
+    CauseKind, Ending, EventKind, OPERATIONS_MAX, Operation, PlanStep, Rejection, Request,
+    RequestKind, Service,
+};
 
 fn with_step(step: Step) -> RolloutPolicy {
     let weight = |percent| Step::SetWeight(Weight::from_percent(percent));
@@ -281,4 +285,34 @@ fn a_rollback_during_the_hold_back_finds_the_old_version_still_up() {
     story.way_back(&[]);
     assert_eq!((story.phase(), story.split()), ("Shifting".into(), "v1 100%".into()));
     assert_eq!(story.wanted(), "v1=2 v2=2");
+}
+
+fn operated(mode: RouteMode, by: &str) -> EventKind {
+    EventKind::Operated(Box::new(Operation { mode, by: by.to_owned(), reason: None, wall_ms: 0 }))
+}
+
+#[test]
+fn what_a_route_does_is_kept_without_a_rollout_noticing() {
+    let policy = judged_canary();
+    let story = Story::serving(&policy);
+    let step = |service: &Service, kind: EventKind| {
+        crate::step(service, &kind.into(), switchback_domain::Timestamp::default()).unwrap()
+    };
+    let page = Maintenance { page: "<p>long</p>".to_owned(), ..Maintenance::default() };
+    let on = step(&story.service, operated(RouteMode::Maintenance(page), "anna"));
+    assert_eq!(on.notes[0].text, "in maintenance, clients told to come again in 1m, by anna");
+    assert_eq!((&on.service.traffic, on.effects.len()), (&story.service.traffic, 0));
+    let stable = story.service.stable().unwrap().release.clone();
+    let to = Destination::Version(stable);
+    let diverted = step(&on.service, operated(RouteMode::Divert { to }, "ben"));
+    assert_eq!(diverted.notes[0].text, "diverted to version v1, by ben");
+    let past = &diverted.service.operations[0].mode;
+    assert_eq!(*past, RouteMode::Maintenance(Maintenance::default()), "its page is not kept");
+    let mut service = diverted.service;
+    for _ in 0..2 * OPERATIONS_MAX {
+        service = step(&service, operated(RouteMode::Isolate, "cleo")).service;
+    }
+    assert_eq!((service.operations.len(), service.mode()), (OPERATIONS_MAX, RouteMode::Isolate));
+    let service = step(&service, operated(RouteMode::Serve, "cleo")).service;
+    assert_eq!(service.mode(), RouteMode::Serve);
 }
