@@ -244,3 +244,59 @@ impl Tally {
         self.last
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use switchback_domain::Finding;
+
+    use super::*;
+
+    fn said(outcome: Outcome, rule: &str) -> Verdict {
+        let finding = Finding {
+            rule: rule.to_owned(),
+            outcome,
+            observed: None,
+            limit: 0.0,
+            baseline: None,
+            summary: String::new(),
+        };
+        Verdict {
+            outcome,
+            findings: vec![finding],
+            candidate_requests: 0,
+            candidate_failed: 0,
+            baseline_requests: 0,
+            baseline_failed: 0,
+        }
+    }
+
+    /// The outcome, and the rule that is named first.
+    fn together(rules: Outcome, test: Outcome, holds: bool) -> (Outcome, String) {
+        let opinion = Opinion { verdict: said(test, "errors"), holds };
+        let joined = joined(said(rules, "error_rate"), Some(opinion));
+        assert_eq!(joined.findings.len(), 2, "everything is told");
+        (joined.outcome, joined.findings[0].rule.clone())
+    }
+
+    #[test]
+    fn either_takes_back_and_a_step_passes_only_when_neither_objects() {
+        use Outcome::{Regressed, Safe, Undecided};
+        for (rules, test, holds, outcome, first) in [
+            (Safe, Regressed, false, Regressed, "errors"),
+            (Undecided, Regressed, false, Regressed, "errors"),
+            (Regressed, Safe, false, Regressed, "error_rate"),
+            (Regressed, Undecided, true, Regressed, "error_rate"),
+            (Safe, Undecided, false, Safe, "error_rate"),
+            (Safe, Safe, false, Safe, "error_rate"),
+            (Safe, Undecided, true, Undecided, "errors"),
+            (Safe, Safe, true, Undecided, "errors"),
+            (Undecided, Safe, false, Undecided, "error_rate"),
+            (Undecided, Undecided, true, Undecided, "errors"),
+        ] {
+            let found = together(rules, test, holds);
+            assert_eq!(found, (outcome, first.to_owned()), "{rules:?} {test:?} {holds}");
+        }
+        let alone = joined(said(Safe, "error_rate"), None);
+        assert_eq!((alone.outcome, alone.findings.len()), (Safe, 1));
+    }
+}

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use hyper::{Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use switchback_analysis::ArmBatch;
+use switchback_domain::route::Affinity;
 use switchback_domain::{ArmStats, Split, Weight};
 use switchback_ports::DataPlane;
 use switchback_ports::data_plane::{Batches, Cursor};
@@ -130,4 +131,34 @@ async fn a_request_that_hangs_is_counted_while_it_hangs() {
         "from the baseline's p99: {caps:?}"
     );
     hanging.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn clients_that_stay_are_counted_once_and_once_more_when_they_are_failed() {
+    let (proxy, listen) = (Running::start().await, free_address());
+    let arms = [arm("v1", &[version("v1").await]), arm("v2", &[bad_instance().await])];
+    let mut table = on_trial(1, listen, &arms, 50);
+    table.routes[0].steering.rules.affinity = Some(Affinity::Header("x-user".to_owned()));
+    proxy.plane.publish(&table).await.unwrap();
+    let mut connection = client(listen).await;
+    for _ in 0..10 {
+        for user in 0..40 {
+            connection.ready().await.unwrap();
+            let request = Request::get("/").header("host", "a.test");
+            let request = request.header("x-user", format!("user {user}")).body(full("")).unwrap();
+            read(connection.send_request(request).await.unwrap()).await;
+        }
+    }
+    eventually("every client is counted", async || {
+        let batches = all(&proxy).await;
+        sum(&batches, |it| &it.candidate)[2] + sum(&batches, |it| &it.baseline)[2] == 40
+    })
+    .await;
+    let batches = all(&proxy).await;
+    let (new, old) = (sum(&batches, |it| &it.candidate), sum(&batches, |it| &it.baseline));
+    assert_eq!((old[0], old[1]), (old[2], 0), "each of the old version's clients once");
+    let clients = new[2] + old[2];
+    assert_eq!(clients, 40, "one latency each");
+    assert!(new[1] > 0 && new[1] <= new[2], "a client fails once at most: {new:?}");
+    assert!(proxy.stats("v2").await.failed() > new[1], "the ledger has every failure");
 }
