@@ -14,6 +14,7 @@ use switchback_routing::{ArmId, Route, Router, Table};
 use crate::cohorts::Part;
 use crate::counters::Counters;
 pub(crate) use crate::endpoint::{Endpoint, Visit};
+use crate::pool::ByNumber;
 use crate::resilience::{Guard, SharedBreaker};
 use crate::tls::Book;
 
@@ -39,7 +40,7 @@ pub(crate) type Guards = Vec<Option<Arc<Guard>>>;
 #[derive(Debug, Default)]
 struct Directory {
     arms: HashMap<ArmId, usize>,
-    endpoints: HashSet<u64>,
+    endpoints: HashSet<u64, ByNumber>,
 }
 
 impl Directory {

@@ -201,6 +201,10 @@ impl Course<'_> {
         let index = self.worker.index;
         let own = self.ticket.arm();
         let first = held.is_none() && self.tried.is_empty();
+        if first && self.guard.is_none() {
+            // Chosen a moment ago, in the same stretch without `await`: no need to look again.
+            return Some(Visit::begin(draw(own, &self.tried, index, || self.began)?, index));
+        }
         let chosen = self.worker.with_table(|table| match table.arm(&own.id) {
             // Whoever failed it is asked again when there is nobody else.
             Some(arm) => draw(arm, &self.tried, index, || self.began).or_else(|| {

@@ -101,7 +101,11 @@ pub(crate) fn is_host(text: &[u8]) -> bool {
         }
         _ => text.split_at(text.iter().position(|byte| *byte == b':').unwrap_or(text.len())),
     };
-    let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let of_name = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'')
+            || matches!(byte, b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+    };
     let of_address = |byte: &u8| byte.is_ascii_alphanumeric() || b":._~-%".contains(byte);
     let is_name = match name {
         [] => false,

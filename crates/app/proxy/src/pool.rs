@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -51,10 +52,43 @@ pub(crate) enum NoLink {
     Exhausted,
 }
 
+/// Endpoints are numbered by us: there is nothing to protect by a hash that costs more.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ByNumber;
+
+/// See [`ByNumber`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct NumberHasher(u64);
+
+impl BuildHasher for ByNumber {
+    type Hasher = NumberHasher;
+
+    fn build_hasher(&self) -> NumberHasher {
+        NumberHasher::default()
+    }
+}
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        // The map looks at the uppermost bits too: spread small numbers over all of them.
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
 /// One worker's resting connections, the newest of each instance last.
 #[derive(Debug)]
 pub(crate) struct Pool<L> {
-    resting: RefCell<HashMap<u64, Vec<Resting<L>>>>,
+    resting: RefCell<HashMap<u64, Vec<Resting<L>>, ByNumber>>,
 }
 
 impl<L> Default for Pool<L> {

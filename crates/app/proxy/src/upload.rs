@@ -123,6 +123,14 @@ impl Upload {
     }
 }
 
+/// Who is to blame now for an answer that is late; without an upload it is the instance.
+pub(crate) fn patience_with(upload: Option<&Upload>, timeout: Duration) -> Patience {
+    match upload {
+        Some(upload) => upload.patience(Instant::now(), timeout),
+        None => Patience::Over(Late::Instance),
+    }
+}
+
 /// Waits for a response head, but not longer than is fair to the instance.
 pub(crate) async fn within<T>(
     sending: impl Future<Output = T>,
@@ -135,10 +143,9 @@ pub(crate) async fn within<T>(
         if let Ok(sent) = tokio::time::timeout_at(deadline, sending.as_mut()).await {
             return Ok(sent);
         }
-        match upload.map(|upload| upload.patience(Instant::now(), timeout)) {
-            Some(Patience::Until(later)) => deadline = later,
-            Some(Patience::Over(late)) => return Err(late),
-            None => return Err(Late::Instance),
+        match patience_with(upload, timeout) {
+            Patience::Until(later) => deadline = later,
+            Patience::Over(late) => return Err(late),
         }
     }
 }

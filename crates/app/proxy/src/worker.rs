@@ -138,6 +138,8 @@ async fn work(
     mut inbox: mpsc::UnboundedReceiver<Command>,
     stop_grace: Duration,
 ) {
+    let roster = Rc::clone(&worker.roster);
+    tokio::task::spawn_local(async move { roster.watch_answers().await });
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {

@@ -61,8 +61,9 @@ async fn in_http2(worker: Rc<Worker>, client: TcpStream, entry: Entry) {
 }
 
 /// What reading a head came to.
+#[allow(clippy::large_enum_variant, reason = "moved once: cheaper than a box for each request")]
 enum Heard {
-    Head(Box<Head>),
+    Head(Head),
     /// Nothing, after all.
     Nothing,
     Gone,
@@ -97,7 +98,7 @@ async fn converse(
             }
         };
         seat.is_busy();
-        let after = carry_out(worker, client, entry, &mut scratch, *head).await;
+        let after = carry_out(worker, seat, client, entry, &mut scratch, head).await;
         seat.rests();
         match after {
             After::Rest if !scratch.client.raw().is_empty() => {
@@ -126,7 +127,7 @@ impl Listening<'_> {
             let Scratch { client: inbound, request, .. } = &mut *self.scratch;
             if !inbound.raw().is_empty() {
                 match head::read(inbound.raw(), self.entry, request.head()) {
-                    Ok(Some(head)) => return Poll::Ready(Heard::Head(Box::new(head))),
+                    Ok(Some(head)) => return Poll::Ready(Heard::Head(head)),
                     Ok(None) => {}
                     Err(refusal) => return Poll::Ready(Heard::Refused(refusal)),
                 }
@@ -151,6 +152,7 @@ impl Listening<'_> {
 /// One request, from its head to the end of its answer.
 async fn carry_out(
     worker: &Rc<Worker>,
+    seat: &Seat,
     client: &mut TcpStream,
     entry: &Entry,
     scratch: &mut Scratch,
@@ -158,7 +160,7 @@ async fn carry_out(
 ) -> After {
     let (is_old, is_head) = (head.is_old, head.has_bodiless_answer);
     let keeps_alive = head.keeps_alive && !worker.roster.is_stopping();
-    let Ok(mut flight) = Flight::new(worker, client, scratch, entry, head) else {
+    let Ok(mut flight) = Flight::new(worker, seat, client, scratch, entry, head) else {
         worker.shared.refused(worker.index);
         let refusal = Refusal::bad(StatusCode::BAD_REQUEST, "the body is none");
         let facts = Client { is_old, is_head, wants_upgrade: false, keeps_alive: false };

@@ -29,6 +29,12 @@ pub(super) enum Kind {
     Other,
 }
 
+impl Kind {
+    fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
 /// Names are told apart by their length first: most fields are compared with nothing.
 pub(super) fn kind_of(name: &str) -> Kind {
     let candidates: &[(&str, Kind)] = match name.len() {
@@ -59,6 +65,8 @@ pub(super) fn kind_of(name: &str) -> Kind {
 pub(super) struct Fields<'h, 'b> {
     headers: &'h [Header<'b>],
     kinds: [Kind; HEADERS_MAX],
+    /// A bit for each kind that is there: most questions are about kinds that are not.
+    present: u16,
 }
 
 impl<'h, 'b> Fields<'h, 'b> {
@@ -68,10 +76,12 @@ impl<'h, 'b> Fields<'h, 'b> {
             return Err(Malformed);
         }
         let mut kinds = [Kind::Other; HEADERS_MAX];
+        let mut present = 0;
         for (kind, header) in kinds.iter_mut().zip(headers) {
             *kind = kind_of(header.name);
+            present |= kind.bit();
         }
-        Ok(Self { headers, kinds })
+        Ok(Self { headers, kinds, present })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Kind, &'h Header<'b>)> {
@@ -79,7 +89,9 @@ impl<'h, 'b> Fields<'h, 'b> {
     }
 
     pub(super) fn all(&self, kind: Kind) -> impl Iterator<Item = &'b [u8]> {
-        self.iter().filter(move |(found, _)| *found == kind).map(|(_, header)| header.value)
+        let headers = if self.present & kind.bit() == 0 { &[] } else { self.headers };
+        let all = self.kinds.iter().zip(headers);
+        all.filter(move |(found, _)| **found == kind).map(|(_, header)| header.value)
     }
 
     /// The only field of a kind: `None` without one, an error with several.

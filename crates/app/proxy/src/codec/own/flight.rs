@@ -19,13 +19,14 @@ use super::inbound::Body;
 use super::link::Link;
 use super::outbound::Framing;
 use super::response::{self, Client, Response, add_field};
+use super::roster::Seat;
 use super::scratch::Scratch;
 use crate::compiled::Arm;
 use crate::exchange::{Exchange, Sent, path_or_root};
 use crate::limits::INTERIM_RESPONSES_MAX;
 use crate::pool::Pool;
 use crate::service::Entry;
-use crate::upload::{Upload, within};
+use crate::upload::{Patience, Upload, patience_with};
 use crate::worker::Worker;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -34,6 +35,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 #[derive(Debug)]
 pub(super) struct Flight<'c> {
     pub(super) worker: &'c Rc<Worker>,
+    seat: &'c Seat,
     pub(super) client: &'c mut TcpStream,
     pub(super) scratch: &'c mut Scratch,
     pub(super) head: Head,
@@ -62,6 +64,7 @@ impl<'c> Flight<'c> {
     /// A request whose head was read into `scratch.client` and written to `scratch.request`.
     pub(super) fn new(
         worker: &'c Rc<Worker>,
+        seat: &'c Seat,
         client: &'c mut TcpStream,
         scratch: &'c mut Scratch,
         entry: &Entry,
@@ -80,6 +83,7 @@ impl<'c> Flight<'c> {
         let (is_sent, is_deaf, interims) = (false, false, 0);
         Ok(Self {
             worker,
+            seat,
             client,
             scratch,
             head,
@@ -100,6 +104,18 @@ impl<'c> Flight<'c> {
             is_head: self.head.has_bodiless_answer,
             wants_upgrade: self.head.wants_upgrade,
             keeps_alive: self.head.keeps_alive && self.is_sent && !self.worker.roster.is_stopping(),
+        }
+    }
+
+    fn poll_in_time(
+        &mut self,
+        context: &mut Context<'_>,
+        instance: &mut TcpStream,
+    ) -> Poll<Result<Result<Response, Sent<Answer>>, TimeIsUp>> {
+        match self.poll_send(context, instance) {
+            Poll::Ready(sent) => Poll::Ready(Ok(sent)),
+            Poll::Pending if self.seat.is_told(context) => Poll::Ready(Err(TimeIsUp)),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -253,6 +269,10 @@ impl<'c> Flight<'c> {
     }
 }
 
+/// The answer is not there when it should be.
+#[derive(Debug)]
+struct TimeIsUp;
+
 /// Nobody is there to be answered.
 #[derive(Debug)]
 pub(super) struct ClientGone;
@@ -347,12 +367,21 @@ impl Exchange for Flight<'_> {
         self.scratch.instance.reset(&self.worker.scratches);
         self.scratch.request.rewind();
         (self.is_sent, self.is_deaf) = (false, false);
-        let upload = self.upload.clone();
-        let sending = poll_fn(|context| self.poll_send(context, &mut link.stream));
-        match within(sending, upload.as_deref(), timeout).await {
-            Ok(Ok(response)) => Sent::Answered(Answer { link, response }),
-            Ok(Err(sent)) => sent,
-            Err(late) => Sent::Late(late),
+        let mut deadline = Instant::now() + timeout;
+        let sent = loop {
+            self.seat.awaits(deadline);
+            match poll_fn(|context| self.poll_in_time(context, &mut link.stream)).await {
+                Ok(sent) => break sent,
+                Err(TimeIsUp) => match patience_with(self.upload.as_deref(), timeout) {
+                    Patience::Until(later) => deadline = later,
+                    Patience::Over(late) => break Err(Sent::Late(late)),
+                },
+            }
+        };
+        self.seat.awaits_nothing();
+        match sent {
+            Ok(response) => Sent::Answered(Answer { link, response }),
+            Err(sent) => sent,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use http::uri::Authority;
@@ -185,6 +186,16 @@ impl Line<'_> {
     }
 }
 
+/// The bytes a target may be of.
+static OF_TARGET: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0x21);
+    while byte < 0x7f {
+        table[byte] = !matches!(byte, 0x22 | 0x23 | 0x3c | 0x3e | 0x5c | 0x5e | 0x60);
+        byte += 1;
+    }
+    table
+};
+
 /// A request target, taken apart.
 struct Target<'a> {
     authority: Option<&'a str>,
@@ -197,8 +208,7 @@ impl<'a> Target<'a> {
         if text.len() > TARGET_BYTES_MAX {
             return Err(Refusal::bad(StatusCode::URI_TOO_LONG, "the target is too long"));
         }
-        let unsafe_byte = |byte: u8| !byte.is_ascii_graphic() || b"\"#<>\\^`".contains(&byte);
-        if text.bytes().any(unsafe_byte) {
+        if !text.bytes().all(|byte| OF_TARGET[usize::from(byte)]) {
             return Err(bad("the target is none"));
         }
         if text.starts_with('/') || (text == "*" && method == "OPTIONS") {
@@ -328,8 +338,7 @@ fn write_forwarded(
             out.extend_from_slice(b", ");
         }
     }
-    // Writing to memory cannot fail.
-    let _ = write!(out, "{}", entry.client.ip());
+    write_address(entry.client.ip(), out);
     if !seen.proto {
         out.extend_from_slice(b"\r\nx-forwarded-proto: http");
     }
@@ -339,13 +348,33 @@ fn write_forwarded(
     }
     if !seen.id {
         out.extend_from_slice(b"\r\nx-request-id: ");
-        let id: u128 = rand::random();
-        for byte in id.to_be_bytes() {
-            let digits = b"0123456789abcdef";
-            out.extend([digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
-        }
+        out.extend_from_slice(&hex(rand::random()));
     }
     out.extend_from_slice(b"\r\n");
+}
+
+fn write_address(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => {
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                write_number(out, octet.into());
+            }
+        }
+        // Writing to memory cannot fail.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+}
+
+fn hex(number: u128) -> [u8; 32] {
+    let (mut digits, mut rest) = ([0; 32], number);
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(rest & 15) as usize];
+        rest >>= 4;
+    }
+    digits
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Every connection of a worker by what its clock is: one pass a second instead of a timer each.
 //!
 //! A slot is 32 bytes; a timer would be several times that, and cost two queue operations per
-//! request. Limits are kept to the second.
+//! request. Limits of connections are kept to the second, those of answers to the millisecond: only
+//! the earliest of all has a timer, which is seldom moved because most answers are not late.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -10,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use crate::limits::{HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX};
 
@@ -26,6 +29,8 @@ enum Doing {
     Busy,
 }
 
+const NEVER: u64 = u64::MAX;
+
 #[derive(Debug)]
 struct Slot {
     doing: Doing,
@@ -33,16 +38,37 @@ struct Slot {
     since: u32,
     /// Its time is over.
     told: bool,
+    /// When the answer is late: milliseconds since the roster began, or [`NEVER`].
+    until: u64,
     waker: Option<Waker>,
 }
 
 /// One worker's connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Roster {
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
     ticks: Cell<u32>,
     stopping: Cell<bool>,
+    began: Instant,
+    /// No answer is late before this.
+    next_due: Cell<u64>,
+    /// That was moved forward.
+    sooner: Notify,
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self {
+            slots: RefCell::default(),
+            free: RefCell::default(),
+            ticks: Cell::default(),
+            stopping: Cell::default(),
+            began: Instant::now(),
+            next_due: Cell::new(NEVER),
+            sooner: Notify::new(),
+        }
+    }
 }
 
 impl Roster {
@@ -58,6 +84,34 @@ impl Roster {
             };
             Duration::from_secs(now.wrapping_sub(slot.since).into()) > limit
         });
+    }
+
+    /// Tells connections whose answer is late, for ever.
+    pub(crate) async fn watch_answers(&self) {
+        loop {
+            let due = self.next_due.get();
+            let sooner = self.sooner.notified();
+            if due == NEVER {
+                sooner.await;
+            } else if timeout_at(self.began + Duration::from_millis(due), sooner).await.is_err() {
+                self.tell_late(due);
+            }
+        }
+    }
+
+    fn tell_late(&self, now: u64) {
+        let mut next = NEVER;
+        for slot in self.slots.borrow_mut().iter_mut() {
+            if slot.until > now {
+                next = next.min(slot.until);
+                continue;
+            }
+            (slot.until, slot.told) = (NEVER, true);
+            if let Some(waker) = &slot.waker {
+                waker.wake_by_ref();
+            }
+        }
+        self.next_due.set(next);
     }
 
     /// From now on no connection rests.
@@ -91,7 +145,8 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn take(roster: &Rc<Roster>) -> Self {
         let since = roster.ticks.get();
-        let slot = Slot { doing: Doing::Resting, since, told: false, waker: None };
+        let (doing, told, until) = (Doing::Resting, false, NEVER);
+        let slot = Slot { doing, since, told, until, waker: None };
         let mut slots = roster.slots.borrow_mut();
         let index = if let Some(index) = roster.free.borrow_mut().pop() {
             slots[index] = slot;
@@ -111,7 +166,8 @@ impl Seat {
     fn set(&self, doing: Doing) {
         let since = self.roster.ticks.get();
         self.with(|slot| {
-            (slot.doing, slot.since, slot.told) = (doing, since, false);
+            (slot.doing, slot.since) = (doing, since);
+            (slot.told, slot.until) = (false, NEVER);
         });
     }
 
@@ -123,6 +179,22 @@ impl Seat {
     /// A request is in flight.
     pub(super) fn is_busy(&self) {
         self.set(Doing::Busy);
+    }
+
+    /// From now until `deadline`, an answer is waited for.
+    pub(super) fn awaits(&self, deadline: Instant) {
+        let until = deadline.saturating_duration_since(self.roster.began).as_micros();
+        let until = u64::try_from(until.div_ceil(1_000)).unwrap_or(NEVER);
+        self.with(|slot| (slot.told, slot.until) = (false, until));
+        if until < self.roster.next_due.get() {
+            self.roster.next_due.set(until);
+            self.roster.sooner.notify_one();
+        }
+    }
+
+    /// The answer is there.
+    pub(super) fn awaits_nothing(&self) {
+        self.with(|slot| (slot.told, slot.until) = (false, NEVER));
     }
 
     /// The request has ended.
@@ -159,7 +231,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.with(|slot| {
-            slot.doing = Doing::Nothing;
+            (slot.doing, slot.until) = (Doing::Nothing, NEVER);
             slot.waker = None;
         });
         self.roster.free.borrow_mut().push(self.index);
@@ -203,6 +275,32 @@ mod tests {
             () = ticking => {}
         }
         assert!(!wait(&busy));
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn an_answer_is_late_at_its_own_time_whichever_was_asked_for_first() {
+        let roster = Rc::new(Roster::default());
+        let seats = [(); 3].map(|()| Seat::take(&roster));
+        let start = Instant::now();
+        let told = async |seat: &Seat, after: Duration| {
+            seat.is_busy();
+            seat.awaits(start + after);
+            poll_fn(|context| if seat.is_told(context) { Poll::Ready(()) } else { Poll::Pending })
+                .await;
+            start.elapsed()
+        };
+        let [late, soon, gone] = [3_000, 20, 50].map(Duration::from_millis);
+        seats[2].awaits(start + gone);
+        seats[2].awaits_nothing();
+        let waiting = async { tokio::join!(told(&seats[0], late), told(&seats[1], soon)) };
+        let (late_told, soon_told) = tokio::select! {
+            told = waiting => told,
+            () = roster.watch_answers() => unreachable!("it never ends"),
+        };
+        let tick = Duration::from_millis(2);
+        assert!(late <= late_told && late_told <= late + tick, "{late_told:?}");
+        assert!(soon <= soon_told && soon_told <= soon + tick, "{soon_told:?}");
+        assert!(!wait(&seats[2]));
     }
 
     #[test]
