@@ -80,6 +80,7 @@ impl Raw {
     /// Begins as a client does.
     pub(crate) async fn open(listen: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(listen).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         stream.write_all(PREFACE).await.unwrap();
         stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
         Self(stream)
