@@ -50,9 +50,8 @@ pub(super) trait Running {
 }
 
 /// Those whose throughput is compared; variants of ours are left out where the binary has none.
-pub(super) const PEERS: [&dyn Peer; 6] = [
+pub(super) const PEERS: [&dyn Peer; 5] = [
     &ours::Ours { key: OURS, codec: None },
-    &ours::Ours { key: "ours_own", codec: Some("own") },
     &ours::Ours { key: "ours_hyper", codec: Some("hyper") },
     &nginx::Nginx,
     &haproxy::HaProxy { key: "haproxy", way: haproxy::Way::Weights },
@@ -90,9 +89,9 @@ pub(super) const METHODS: [Method; 8] = [
         pause_ms: 50,
     },
     Method {
-        key: "ours_own",
+        key: "ours_hyper",
         words: "table with other weights",
-        peer: &ours::Ours { key: "ours_own", codec: Some("own") },
+        peer: &ours::Ours { key: "ours_hyper", codec: Some("hyper") },
         routes: Routes::One,
         times: [100, 1_000],
         pause_ms: 50,
@@ -106,9 +105,9 @@ pub(super) const METHODS: [Method; 8] = [
         pause_ms: 300,
     },
     Method {
-        key: "ours_own_10k",
+        key: "ours_hyper_10k",
         words: "the same with 10,000 routes",
-        peer: &ours::Ours { key: "ours_own", codec: Some("own") },
+        peer: &ours::Ours { key: "ours_hyper", codec: Some("hyper") },
         routes: Routes::Many,
         times: [10, 40],
         pause_ms: 300,
