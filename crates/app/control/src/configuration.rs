@@ -93,24 +93,10 @@ impl Settings {
             })?;
             contents.insert(source.source, content);
         }
-        let release = service
+        service
             .release(version, &base.to_string_lossy(), &contents)
-            .map_err(|error| code::CONFIG_UNREADABLE.problem(error.to_string()))?;
-        check_served(&release)?;
-        Ok(release)
+            .map_err(|error| code::CONFIG_UNREADABLE.problem(error.to_string()))
     }
-}
-
-/// Rules that the configuration understands, but that the data plane does not ask for yet, are
-/// refused rather than ignored.
-fn check_served(release: &Release) -> Result<(), Problem> {
-    let route = release.workload.route.as_ref();
-    if route.is_none_or(|route| route.rules.mirror.is_none()) {
-        return Ok(());
-    }
-    Err(code::CONFIG_INVALID
-        .problem(format!("{}: the data plane does not serve these route rules yet", release.key))
-        .hint("take out `mirror`"))
 }
 
 fn content(path: &Path) -> Result<String, String> {

@@ -42,6 +42,10 @@ pub(crate) trait Exchange {
     /// What the answer is to carry beside its own: the value of a `Set-Cookie`.
     fn set_cookie(&mut self, cookie: String);
 
+    /// The whole request as an instance gets it by HTTP/1.1, body included; `None` when that is not
+    /// all here, or when it asks for another protocol.
+    fn copy(&self) -> Option<Vec<u8>>;
+
     /// Ends when the client is seen to leave before anything was sent. A codec whose connection
     /// drops the whole exchange then, need not see it.
     async fn client_gone(&mut self);

@@ -23,6 +23,7 @@ pub mod limits;
 mod listen;
 mod log;
 mod metrics;
+mod mirror;
 mod peers;
 mod plane;
 mod pool;

@@ -126,3 +126,8 @@ pub const STOP_GRACE: Duration = Duration::from_secs(30);
 pub const BATCHES_MAX: usize = 4_096;
 /// Buckets of latencies in them, 16 bytes each: 8 MB.
 pub const BATCH_BUCKETS_MAX: usize = 512 * 1024;
+/// Copies of requests for a candidate on their way at once, per worker: enough for 1,000 a second
+/// that take a twentieth of one each.
+pub const MIRRORS_MAX: usize = 64;
+/// Longest such a copy may take: a candidate that hangs holds up neither its end nor other copies.
+pub const MIRROR_MAX: Duration = Duration::from_secs(5);

@@ -14,10 +14,11 @@ use switchback_resilience::Admission;
 use switchback_routing::{ArmId, Reason, RequestView, RouteEntry};
 
 use crate::clock;
-use crate::compiled::{Compiled, Visit};
+use crate::compiled::{Arm, Compiled, Visit};
 use crate::counters::{Outcome, Ticket};
 use crate::exchange::{Exchange, Failure, exchange};
 use crate::hold::hold;
+use crate::mirror;
 use crate::resilience::{Capture, Guard, Pace, guarded};
 use crate::route_counts::Turned;
 use crate::tls::bare_host;
@@ -173,6 +174,8 @@ pub(crate) struct Assigned {
     /// The request asks for this version by its name or address: no other shall answer it, nor
     /// its answer be given to others.
     pub(crate) is_asked_for: bool,
+    /// Who is to get a copy of it.
+    pub(crate) mirror: Option<(ServiceKey, Arc<Arm>)>,
 }
 
 impl Assigned {
@@ -227,7 +230,7 @@ pub(crate) fn assign<E: Exchange>(
     request: &E,
     past: Past,
 ) -> Way {
-    request.view(entry, |asked| {
+    let mut way = request.view(entry, |asked| {
         worker.with_table(|table| {
             let elsewhere = |any| table.tls.redirect(entry.listen, asked.host, any);
             if let Some(port) = elsewhere(false) {
@@ -241,7 +244,13 @@ pub(crate) fn assign<E: Exchange>(
                 }
             }
         })
-    })
+    });
+    if let Way::On(Assigned { mirror, .. }) = &mut way
+        && let Some((service, arm)) = mirror.take()
+    {
+        mirror::send(worker, &service, &arm, request.copy());
+    }
+    way
 }
 
 fn by_mode(
@@ -290,8 +299,10 @@ fn to_version(
     }
     let (timeout, cookie) = (route.timeout, chosen.set_cookie);
     let is_asked_for = matches!(chosen.reason, Reason::Preview | Reason::Named);
+    let mirror = chosen.mirror.and_then(|at| table.arms.get(at));
+    let mirror = mirror.map(|arm| (route.service.clone(), Arc::clone(arm)));
     match admit(ticket) {
-        Ok(ticket) => Way::On(Assigned { ticket, timeout, cookie, is_asked_for }),
+        Ok(ticket) => Way::On(Assigned { ticket, timeout, cookie, is_asked_for, mirror }),
         Err(refusal) if is_asked_for => Way::Refused(refusal),
         Err(refusal) => Way::Open(refusal),
     }

@@ -16,6 +16,7 @@ use crate::codec::own::{Roster, Scratches};
 use crate::codec::{self, Codec};
 use crate::cohorts::{Cohorts, Collected};
 use crate::compiled::Compiled;
+use crate::mirror::Mirrors;
 use crate::pool::Pool;
 use crate::service::Entry;
 use crate::shared::{Open, Shared};
@@ -49,6 +50,7 @@ pub(crate) struct Worker {
     pub(crate) roster: Rc<Roster>,
     pub(crate) scratches: Scratches,
     pub(crate) cohorts: Rc<Cohorts>,
+    pub(crate) mirrors: Mirrors,
     pub(crate) stop: watch::Receiver<bool>,
     /// Told of every table, and of the end.
     pub(crate) changed: Notify,
@@ -73,6 +75,7 @@ impl Worker {
             roster: Rc::default(),
             scratches: Scratches::default(),
             cohorts,
+            mirrors: Mirrors::default(),
             stop,
             changed: Notify::new(),
             table,

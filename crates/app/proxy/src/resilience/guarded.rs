@@ -162,7 +162,8 @@ impl Case<'_> {
             })
         })?;
         self.count(Turned::Rescued);
-        let mut assigned = Assigned { ticket, timeout, cookie: None, is_asked_for: false };
+        let mut assigned =
+            Assigned { ticket, timeout, cookie: None, is_asked_for: false, mirror: None };
         assigned.ticket.permit = permit;
         match self.carry(request, assigned).await {
             Ok(answered) => Some(answered),

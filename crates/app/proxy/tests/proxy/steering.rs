@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::support::{
-    Body, Running, arm, ask, client, eventually, free_address, full, get, read, release, table,
-    version,
+    Body, Running, arm, ask, client, eventually, free_address, full, get, instance, raw_instance,
+    read, release, table, version,
 };
 use hyper::Request;
 use switchback_domain::route::{
-    Affinity, Conditions, Preview, RequestMatch, RouteRules, TextMatch, VersionHeader,
+    Affinity, Conditions, Mirror, Preview, RequestMatch, RouteRules, TextMatch, VersionHeader,
 };
 use switchback_domain::{Split, Weight};
 use switchback_ports::DataPlane;
@@ -130,6 +130,62 @@ async fn the_preview_answers_for_the_candidate_at_its_own_address_and_host() {
     assert_eq!(ask(listen, get("/")).await.1, "v1");
     eventually("the preview's address is let go", async || {
         tokio::net::TcpStream::connect(preview).await.is_err()
+    })
+    .await;
+}
+
+fn mirrored(fraction: u16) -> RouteRules {
+    let mirror = Mirror { fraction: Weight::from_percent(fraction), unsafe_methods: false };
+    RouteRules { mirror: Some(mirror), ..RouteRules::default() }
+}
+
+#[tokio::test]
+async fn the_candidate_gets_marked_copies_of_safe_requests_that_count_for_nobody() {
+    let running = Running::start().await;
+    let (heard, mut copies) = tokio::sync::mpsc::unbounded_channel();
+    let candidate = instance(move |request| {
+        let mark = request.headers().get("x-switchback-mirror").cloned();
+        let _ = heard.send((request.method().clone(), request.uri().clone(), mark));
+        async { hyper::Response::new(full("nobody reads this")) }
+    })
+    .await;
+    let (listen, addresses) = (free_address(), [version("v1").await, candidate]);
+    running.plane.publish(&rollout(1, listen, addresses, 0, &mirrored(100))).await.unwrap();
+    assert_eq!(ask(listen, get("/a?b=c")).await, (200, "v1".to_owned()));
+    let post = Request::post("/").header("host", "a.test").body(full("x")).unwrap();
+    assert_eq!(ask(listen, post).await.1, "v1");
+    let (method, target, mark) = copies.recv().await.unwrap();
+    assert_eq!((method.as_str(), target.to_string().as_str()), ("GET", "/a?b=c"));
+    assert_eq!(mark.unwrap(), "1");
+    eventually("the copy is counted", async || {
+        running.report().await.routes.first().is_some_and(|counts| counts.mirrored == 1)
+    })
+    .await;
+    assert!(copies.try_recv().is_err(), "a POST may change something");
+    assert_eq!(running.stats("v1").await.answered(), 2);
+    assert_eq!(running.stats("v2").await.accepted, 0, "no copy is in a version's ledger");
+}
+
+#[tokio::test]
+async fn a_candidate_that_hangs_holds_nobody_up_and_copies_are_dropped() {
+    let running = Running::start().await;
+    let hanging = raw_instance(|stream| async move {
+        let _kept = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let (listen, addresses) = (free_address(), [version("v1").await, hanging]);
+    running.plane.publish(&rollout(1, listen, addresses, 0, &mirrored(100))).await.unwrap();
+    let mut connection = client(listen).await;
+    for _ in 0..switchback_proxy::limits::MIRRORS_MAX + 10 {
+        let response = connection.send_request(get("/")).await.unwrap();
+        assert_eq!(read(response).await, (200, "v1".to_owned()));
+    }
+    let counts = running.report().await.routes.remove(0);
+    assert_eq!((counts.mirror_dropped, counts.mirrored), (10, 0));
+    eventually("the copies are given up", async || {
+        let counts = running.report().await.routes.remove(0);
+        counts.mirror_failed == switchback_proxy::limits::MIRRORS_MAX as u64
     })
     .await;
 }

@@ -255,6 +255,25 @@ impl Exchange for Asking {
         self.cookie = HeaderValue::try_from(cookie).ok();
     }
 
+    /// Only what has no body: others are read as they are sent.
+    fn copy(&self) -> Option<Vec<u8>> {
+        let request = self.request.as_ref();
+        let request = request.filter(|_| self.upload.is_none() && self.wanted.is_none())?;
+        let mut headers = request.headers().clone();
+        if !self.prepared {
+            headers::to_instance(&mut headers, self.client, &self.host, false);
+            headers::introduce(&mut headers, self.secure, self.subject.clone());
+        }
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let mut copy = format!("{} {target} HTTP/1.1\r\n", request.method()).into_bytes();
+        for (name, value) in &headers {
+            copy.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
+            copy.extend_from_slice(b"\r\n");
+        }
+        copy.extend_from_slice(b"\r\n");
+        Some(copy)
+    }
+
     async fn client_gone(&mut self) {
         std::future::pending::<()>().await;
     }

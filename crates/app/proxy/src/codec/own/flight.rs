@@ -307,6 +307,11 @@ impl Exchange for Flight<'_> {
         self.cookie = Some(cookie);
     }
 
+    fn copy(&self) -> Option<Vec<u8>> {
+        let Scratch { client, request, .. } = &*self.scratch;
+        if self.head.wants_upgrade { None } else { request.whole(client) }
+    }
+
     async fn client_gone(&mut self) {
         poll_fn(|context| {
             let mut byte = [0];

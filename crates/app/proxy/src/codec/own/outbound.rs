@@ -165,6 +165,11 @@ impl Outbound {
         self.suffix_at += count - data;
     }
 
+    /// The whole message, before any of it has left; `None` when it is not all here.
+    pub(super) fn whole(&self, inbound: &Inbound) -> Option<Vec<u8>> {
+        self.ended.then(|| [&self.prefix, inbound.data(), &self.suffix].concat())
+    }
+
     /// What was not written of the head and its framing.
     pub(super) fn rest(&self) -> &[u8] {
         &self.prefix[self.prefix_at..]
