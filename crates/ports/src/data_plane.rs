@@ -37,6 +37,9 @@ pub struct Report {
     /// What goes wrong without harm to traffic: the table cannot be written to disk, for instance.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The version of the binary that serves; empty when it is older than this field.
+    #[serde(default)]
+    pub version: String,
 }
 
 /// One version's counts.

@@ -13,4 +13,4 @@ pub use data_plane::DataPlane;
 pub use journal::Journal;
 pub use prober::Prober;
 pub use runtime::Runtime;
-pub use supervision::Supervision;
+pub use supervision::{NotReplaced, Replaced, Supervision};

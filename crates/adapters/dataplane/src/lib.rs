@@ -6,6 +6,7 @@
 mod client;
 mod supervise;
 mod supervision;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io;
@@ -17,6 +18,8 @@ use switchback_domain::Generation;
 use switchback_ports::data_plane::admin::{CheckAnswer, Health, PublishAnswer, SOCKET_NAME};
 use switchback_ports::data_plane::{Batches, Cursor, DataPlane, Error as PortError, Report};
 use switchback_routing::Table;
+
+pub use upgrade::Upgraded;
 
 /// How to reach the data plane, and how to start it.
 #[derive(Debug, Clone)]
@@ -66,6 +69,17 @@ pub enum Error {
         /// The end of its log.
         last_words: String,
     },
+    /// The process that was to take over ended instead; the one that runs goes on.
+    #[error("the new data plane ended ({status}), the old one goes on: {last_words}")]
+    NotReplaced {
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// What it, or the old one, said about it in the log.
+        last_words: String,
+    },
+    /// Another upgrade is under way.
+    #[error("another upgrade of the data plane is under way")]
+    Upgrading,
     /// It runs (its lock is held), but does not answer in time. It may still carry traffic, so it
     /// is not killed.
     #[error("a data plane runs on {}, but does not answer", state_dir.display())]
@@ -83,15 +97,18 @@ pub enum Error {
 pub struct ProxyDataPlane {
     options: Options,
     socket: PathBuf,
-    /// The process this one started, to be collected when it ends.
-    child: Mutex<Option<std::process::Child>>,
+    /// The processes this one started, to be collected when they end.
+    children: Mutex<Vec<std::process::Child>>,
+    /// One upgrade at a time.
+    upgrading: tokio::sync::Mutex<()>,
 }
 
 impl ProxyDataPlane {
     /// Nothing happens yet; see [`Self::ensure_started`].
     pub fn new(options: Options) -> Self {
         let socket = switchback_domain::socket_path(&options.state_dir, SOCKET_NAME);
-        Self { options, socket, child: Mutex::new(None) }
+        let (children, upgrading) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { options, socket, children, upgrading }
     }
 
     /// What it says about itself; an error when it does not answer.

@@ -6,8 +6,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl ProxyDataPlane {
         {
             return Ok(health);
         }
-        self.collect_child();
+        self.collect_children();
         let deadline = Instant::now() + START_MAX;
         while self.is_locked()? {
             match self.health().await {
@@ -51,9 +51,9 @@ impl ProxyDataPlane {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-        let child = self.spawn()?;
-        *self.child() = Some(child);
-        self.first_answer().await
+        let said = self.log_length();
+        let pid = self.spawn(&self.options.executable, None)?;
+        self.first_answer(pid, said).await
     }
 
     /// Asks the data plane to finish what is in flight and to end; returns when it has.
@@ -74,7 +74,7 @@ impl ProxyDataPlane {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-        self.collect_child();
+        self.collect_children();
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl ProxyDataPlane {
         self.options.state_dir.join("proxy.log")
     }
 
-    async fn first_answer(&self) -> Result<Health, Error> {
+    async fn first_answer(&self, pid: u32, said: u64) -> Result<Health, Error> {
         let deadline = Instant::now() + START_MAX;
         loop {
             match self.health().await {
@@ -91,30 +91,33 @@ impl ProxyDataPlane {
                 Err(source) if Instant::now() > deadline => return Err(self.silent(source)),
                 Err(_) => {}
             }
-            if let Some(status) = self.collect_child() {
+            if let Some(status) = self.collect(pid) {
                 // Another one may have been quicker: then that is the data plane.
                 if let Ok(health) = self.health().await {
                     return Ok(health);
                 }
-                return Err(Error::Ended { status, last_words: self.last_words() });
+                return Err(Error::Ended { status, last_words: self.last_words(said) });
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Starts the process. It takes a session of its own, so it outlives this one.
-    fn spawn(&self) -> Result<Child, Error> {
+    pub(crate) fn spawn(&self, executable: &Path, argument: Option<&str>) -> Result<u32, Error> {
         let options = &self.options;
         let log = self.open_log()?;
         let errors = log.try_clone().map_err(|source| wrong(self.log_path(), source))?;
-        let mut command = Command::new(&options.executable);
-        command.args(&options.arguments).arg("--state-dir").arg(&options.state_dir);
+        let mut command = Command::new(executable);
+        command.args(&options.arguments).arg("--state-dir").arg(&options.state_dir).args(argument);
         command.current_dir(&options.state_dir);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        command.spawn().map_err(|source| {
-            let executable = options.executable.clone();
+        let child = command.spawn().map_err(|source| {
+            let executable = executable.to_owned();
             Error::Spawn { executable, source }
-        })
+        })?;
+        let pid = child.id();
+        self.children().push(child);
+        Ok(pid)
     }
 
     fn open_log(&self) -> Result<File, Error> {
@@ -141,23 +144,36 @@ impl ProxyDataPlane {
         Ok(rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err())
     }
 
-    /// Takes the exit status of the process this one started, if it has ended: no zombie stays.
-    fn collect_child(&self) -> Option<std::process::ExitStatus> {
-        let mut child = self.child();
-        let status = child.as_mut()?.try_wait().ok()??;
-        *child = None;
+    /// Takes the exit status of a process this one started, if it has ended: no zombie stays.
+    pub(crate) fn collect(&self, pid: u32) -> Option<ExitStatus> {
+        let mut children = self.children();
+        let place = children.iter().position(|child| child.id() == pid)?;
+        let status = children[place].try_wait().ok()??;
+        children.swap_remove(place);
         Some(status)
     }
 
-    fn child(&self) -> MutexGuard<'_, Option<Child>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn collect_children(&self) {
+        self.children().retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
     }
 
-    fn last_words(&self) -> String {
+    fn children(&self) -> MutexGuard<'_, Vec<Child>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much the log holds now.
+    pub(crate) fn log_length(&self) -> u64 {
+        let length = fs::metadata(self.log_path()).map_or(0, |facts| facts.len());
+        // It is set aside before the next start.
+        if length > LOG_BYTES_MAX { 0 } else { length }
+    }
+
+    /// The end of what came to the log after `said` bytes.
+    pub(crate) fn last_words(&self, said: u64) -> String {
         let read = || {
             let mut log = File::open(self.log_path())?;
             let length = log.metadata()?.len();
-            log.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
+            log.seek(SeekFrom::Start(said.max(length.saturating_sub(LAST_WORDS_BYTES))))?;
             let mut bytes = Vec::new();
             log.read_to_end(&mut bytes)?;
             Ok::<_, io::Error>(String::from_utf8_lossy(&bytes).trim().to_owned())
@@ -165,7 +181,7 @@ impl ProxyDataPlane {
         read().unwrap_or_else(|error| format!("its log cannot be read: {error}"))
     }
 
-    fn silent(&self, source: io::Error) -> Error {
+    pub(crate) fn silent(&self, source: io::Error) -> Error {
         Error::Silent { state_dir: self.options.state_dir.clone(), source }
     }
 }

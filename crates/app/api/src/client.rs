@@ -21,14 +21,16 @@ pub use stream::EventStream;
 
 use crate::{
     Accepted, CommandRequest, DeployRequest, DownRequest, Ledger, Logs, OperationAnswer,
-    OperationRequest, Plan, RollbackRequest, RolloutDetail, RolloutSummary, Status, TrialRecord,
-    UpAnswer, UpRequest,
+    OperationRequest, Plan, ProxyUpgradeRequest, ProxyUpgraded, RollbackRequest, RolloutDetail,
+    RolloutSummary, Status, TrialRecord, UpAnswer, UpRequest,
 };
 use query::Query;
 use switchback_domain::EnvironmentName;
 
 /// Longest wait for an answer: the control plane answers at once and works afterwards.
 const ANSWER_WITHIN: Duration = Duration::from_mins(1);
+/// Longest wait for an upgrade of the data plane: it succeeds or gives up within a minute.
+const UPGRADE_WITHIN: Duration = Duration::from_mins(2);
 /// Longest wait for `down`: it answers when everything has stopped, drain included.
 const DOWN_WITHIN: Duration = Duration::from_mins(10);
 
@@ -154,6 +156,16 @@ impl Client {
     /// Brings every service to its configured version.
     pub async fn up(&self, request: &UpRequest) -> Result<UpAnswer, Error> {
         self.post("/v1/up", request).await
+    }
+
+    /// Has a new process of the data plane take over.
+    pub async fn upgrade_proxy(
+        &self,
+        request: &ProxyUpgradeRequest,
+    ) -> Result<ProxyUpgraded, Error> {
+        let body = transport::encode(request)?;
+        let call = transport::call(&self.socket, Method::POST, "/v1/proxy/upgrade", body);
+        transport::decode(&transport::within(UPGRADE_WITHIN, call).await?)
     }
 
     /// Stops everything, the control plane last. It may break the connection off instead of

@@ -112,6 +112,7 @@ codes! {
     DATA_PLANE_SILENT "SB0602" UNAVAILABLE "the data plane does not answer";
     TABLE_REFUSED "SB0603" INTERNAL "the data plane refused a route table";
     LISTEN_PERMISSION "SB0604" REJECTED "the listen address is not permitted";
+    NOT_REPLACED "SB0605" FAILED "the data plane was not replaced";
     JOURNAL_FULL "SB0701" BUSY "the disk of the journal is full";
     JOURNAL_DAMAGED "SB0702" INTERNAL "the journal is damaged";
     JOURNAL_TOO_NEW "SB0703" REJECTED "the journal was written by a newer Switchback";

@@ -194,6 +194,9 @@ pub struct ControlStatus {
     pub pid: u32,
     /// Its life: counts its starts.
     pub epoch: u32,
+    /// Its binary's version.
+    #[serde(default)]
+    pub version: String,
     /// Why it does not deploy at present (disk full, ...); `None` when all is well.
     pub degraded: Option<String>,
 }
@@ -203,6 +206,9 @@ pub struct ControlStatus {
 pub struct DataPlaneStatus {
     /// Its process id, while it answers.
     pub pid: Option<u32>,
+    /// Its binary's version, while it answers; empty when it is too old to say.
+    #[serde(default)]
+    pub version: Option<String>,
     /// The table every worker serves from.
     pub generation: String,
     /// Why it does not do what it should (port in use, ...).
@@ -441,6 +447,36 @@ pub struct UpAnswer {
     pub started: BTreeMap<String, Accepted>,
     /// Services that were left as they are, with the reason.
     pub kept: BTreeMap<String, String>,
+}
+
+/// `POST /v1/proxy/upgrade`: have a new process of the data plane take over. Answer:
+/// [`ProxyUpgraded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyUpgradeRequest {
+    /// The program; `None` takes the one that the control plane was started from.
+    pub binary: Option<std::path::PathBuf>,
+    /// Who asks.
+    pub by: String,
+}
+
+/// The new process serves; the old one finishes what it could not hand over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyUpgraded {
+    /// The process before.
+    pub from: ProxyProcess,
+    /// The process that serves now.
+    pub to: ProxyProcess,
+    /// From the start of the new process to its first answer.
+    pub took_ms: u64,
+}
+
+/// One process of the data plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// Its binary's version.
+    pub version: String,
 }
 
 /// `POST /v1/down`: stop every instance, the data plane and the control plane. The journal stays.

@@ -23,6 +23,7 @@ mod man;
 mod operate;
 mod pause;
 mod promote;
+mod proxy;
 mod resume;
 mod retry;
 mod rollback;
@@ -87,6 +88,8 @@ pub(crate) enum Command {
     Logs(logs::Args),
     /// Show what became of every request
     Ledger(ledger::Args),
+    /// Look after the data plane's process
+    Proxy(proxy::Args),
     /// Stop every instance, the data plane and the control plane
     Down(down::Args),
     /// Watch good releases being promoted and bad ones rolled back, under load
@@ -131,6 +134,7 @@ pub(crate) async fn run(command: Command, context: &mut Context<'_>) -> Result<u
         Command::Release(args) => hold::end(args, context).await,
         Command::Logs(args) => logs::run(args, context).await,
         Command::Ledger(args) => ledger::run(&args, context).await,
+        Command::Proxy(args) => proxy::run(args, context).await,
         Command::Down(args) => down::run(&args, context).await,
         Command::Demo(args) => demo::run(&args, context).await,
         Command::Schema(args) => Ok(schema::run(&args, context)),

@@ -98,12 +98,17 @@ fn internal(error: &dyn std::error::Error) -> Problem {
 /// The hidden subcommands that are processes of their own: the data plane, an instance's shim,
 /// the trampoline that becomes the instance, and the demo's service. They are told apart before
 /// anything else is set up, so that a shim stays small. `None`: this is the command line.
-pub(crate) fn run_role(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+pub(crate) fn run_role(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let mut arguments = arguments.peekable();
     let role = arguments.next()?;
+    // `proxy upgrade` is a command like any other.
+    let has_flags = arguments.peek().is_some_and(|next| next.to_string_lossy().starts_with("--"));
     match role.to_str()? {
         SHIM_SUBCOMMAND => Some(shim_main(Path::new(&arguments.next()?))),
         SHIM_EXEC_SUBCOMMAND => Some(shim_exec_main(arguments)),
-        "proxy" => Some(run_proxy(arguments)),
+        "proxy" if has_flags && arguments.peek().is_none_or(|next| next != "--help") => {
+            Some(run_proxy(arguments))
+        }
         "demo-service" => Some(run_demo_service(arguments)),
         _ => None,
     }

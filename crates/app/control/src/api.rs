@@ -14,8 +14,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use switchback_api::{
-    CommandRequest, DeployRequest, DownRequest, LastWords, OperationRequest, Problem,
-    RollbackRequest, RolloutDetail, UpRequest, code, exit,
+    CommandRequest, DeployRequest, DownRequest, LastWords, OperationRequest, Problem, ProxyProcess,
+    ProxyUpgradeRequest, ProxyUpgraded, RollbackRequest, RolloutDetail, UpRequest, code, exit,
 };
 use switchback_domain::{EnvironmentName, InstanceHealth};
 use switchback_ports::runtime::LogQuery;
@@ -74,6 +74,7 @@ fn router(handle: Handle) -> Router {
         .route("/v1/up", post(up))
         .route("/v1/down", post(down))
         .route("/v1/operations", post(operate))
+        .route("/v1/proxy/upgrade", post(upgrade_proxy))
         .route("/v1/rollouts", get(rollouts))
         .route("/v1/rollouts/{id}", get(detail))
         .route("/v1/rollouts/{id}/events", get(stream::events))
@@ -207,6 +208,25 @@ async fn operate(
         answer.in_force = handle.ask(look).await.ok_or_else(ending)?;
     }
     Ok(Json(answer).into_response())
+}
+
+async fn upgrade_proxy(
+    State(handle): State<Handle>,
+    Json(request): Json<ProxyUpgradeRequest>,
+) -> Result<Response, Refusal> {
+    let supervision = handle.links().supervision.clone();
+    // A task of its own: a caller that hangs up changes nothing about what was begun.
+    let upgrade = tokio::spawn(async move { supervision.upgrade(request.binary.as_deref()).await });
+    let replaced = upgrade.await.map_err(|error| code::INTERNAL.problem(error.to_string()))?;
+    let replaced = replaced.map_err(|why| {
+        code::NOT_REPLACED.problem(why.to_string()).hint("the old process serves on; try again")
+    })?;
+    let pid = replaced.to.0;
+    handle.ask(move |driver| driver.data_plane_pid = Some(pid)).await;
+    let process = |(pid, version)| ProxyProcess { pid, version };
+    let took_ms = u64::try_from(replaced.took.as_millis()).unwrap_or(u64::MAX);
+    let (from, to) = (process(replaced.from), process(replaced.to));
+    Ok(Json(ProxyUpgraded { from, to, took_ms }).into_response())
 }
 
 async fn rollouts(

@@ -33,6 +33,7 @@ impl Driver {
             control: ControlStatus {
                 pid: std::process::id(),
                 epoch: self.book.epoch().0,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
                 degraded: self.degraded(),
             },
             data_plane: self.data_plane_status(),
@@ -59,6 +60,7 @@ impl Driver {
         });
         DataPlaneStatus {
             pid: self.data_plane_pid,
+            version: report.map(|report| report.version.clone()),
             generation: report.map_or_else(String::new, |report| report.generation.to_string()),
             error: self
                 .data_plane_error

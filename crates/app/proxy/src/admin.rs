@@ -37,17 +37,14 @@ pub(crate) struct Admin {
     pub(crate) stop: Rc<Notify>,
 }
 
-/// Opens the socket. It appears under its name only when it answers and with its permissions on.
+/// Opens a socket with its permissions on. Give it its name when it is to be found.
 pub(crate) fn bind(path: &Path, state_dir: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent().filter(|directory| !is_same(directory, state_dir)) {
         own_directory(directory)?;
     }
-    let unready = path.with_extension("tmp");
-    remove(&unready)?;
-    let listener = UnixListener::bind(&unready)?;
-    fs::set_permissions(&unready, fs::Permissions::from_mode(0o600))?;
-    // Whatever bears the name belongs to a process that lost the lock on the state directory.
-    fs::rename(&unready, path)?;
+    remove(path)?;
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 
@@ -120,11 +117,7 @@ impl Admin {
             }
             (&Method::GET, "/v1/health") => json(StatusCode::OK, &self.plane.health()),
             (&Method::GET, "/metrics") => self.metrics(),
-            (&Method::POST, "/v1/stop") => {
-                self.plane.set_stopping();
-                self.stop.notify_one();
-                json(StatusCode::ACCEPTED, &self.plane.health())
-            }
+            (&Method::POST, "/v1/stop") => self.stop().await,
             (
                 _,
                 "/v1/table" | "/v1/check" | "/v1/report" | "/v1/batches" | "/v1/health"
@@ -171,6 +164,15 @@ impl Admin {
             PublishAnswer::Unacknowledged { .. } => StatusCode::GATEWAY_TIMEOUT,
         };
         json(status, &answer)
+    }
+
+    async fn stop(&self) -> Response<Full<Bytes>> {
+        if !self.plane.set_stopping().await {
+            let reason = "another process has taken over: tell that one".to_owned();
+            return refused(StatusCode::SERVICE_UNAVAILABLE, reason);
+        }
+        self.stop.notify_one();
+        json(StatusCode::ACCEPTED, &self.plane.health())
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

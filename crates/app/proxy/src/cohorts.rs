@@ -258,15 +258,15 @@ impl Tally {
     /// A client that goes away has waited at least so long: its patience does not depend on the
     /// version, so neither does the lesser of patience and latency, if the versions are equal, and
     /// a faster version can only make it less. Left out, a hung version would go unseen behind
-    /// impatient clients.
+    /// impatient clients. One that we cut is no different.
     fn count(&mut self, outcome: Outcome, micros: u64, cap: u64) -> bool {
         let is_bad = is_failure(outcome);
         match outcome {
-            Outcome::Answered(_) | Outcome::ClientGone if micros > cap => {
+            Outcome::Answered(_) | Outcome::ClientGone | Outcome::Cut if micros > cap => {
                 self.unfinished += 1;
                 return true;
             }
-            Outcome::Answered(_) | Outcome::ClientGone => {
+            Outcome::Answered(_) | Outcome::ClientGone | Outcome::Cut => {
                 self.buckets.extend(u16::try_from(bucket_of(micros)).ok());
                 self.failed_answers += u64::from(is_bad);
             }
@@ -316,7 +316,7 @@ const fn is_failure(outcome: Outcome) -> bool {
         | Outcome::TimedOut
         | Outcome::BreakerOpen
         | Outcome::Dropped => true,
-        Outcome::ClientGone => false,
+        Outcome::ClientGone | Outcome::Cut => false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! A [`Ticket`] is one accepted request: it raises the in-flight count when the version is chosen
 //! and gives exactly one outcome, whatever happens to the request.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -30,6 +31,8 @@ struct Shard {
     retried: AtomicU64,
     breaker_open: AtomicU64,
     dropped: AtomicU64,
+    cut: AtomicU64,
+    tunnels_cut: AtomicU64,
     /// 14 KB, so only where there were requests: a table may name 10,000 versions.
     latency: OnceLock<Box<[AtomicU64]>>,
 }
@@ -55,6 +58,18 @@ pub(crate) enum Outcome {
     BreakerOpen,
     /// Nobody to ask: our fault.
     Dropped,
+    /// Its time to finish was over: cut by us.
+    Cut,
+}
+
+thread_local! {
+    /// Whether requests that end without an outcome on this thread are cut by us.
+    static CUTTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The time to finish is over: what this thread still has is cut by us from now on.
+pub(crate) fn cut_the_rest() {
+    CUTTING.set(true);
 }
 
 impl Counters {
@@ -88,6 +103,8 @@ impl Shard {
             retried: read(&self.retried),
             breaker_open: read(&self.breaker_open),
             dropped: read(&self.dropped),
+            cut: read(&self.cut),
+            tunnels_cut: read(&self.tunnels_cut),
             latency: dense.map(Histogram::from_dense).unwrap_or_default(),
         }
     }
@@ -105,6 +122,7 @@ impl Shard {
             Outcome::ClientGone => add(&self.client_gone),
             Outcome::BreakerOpen => add(&self.breaker_open),
             Outcome::Dropped => add(&self.dropped),
+            Outcome::Cut => add(&self.cut),
         }
     }
 }
@@ -117,7 +135,7 @@ fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// One accepted request. Dropped without an outcome, its client went away.
+/// One accepted request. Dropped without an outcome, its client went away, or its worker ended.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     arm: Arc<Arm>,
@@ -130,6 +148,8 @@ pub(crate) struct Ticket {
     pub(crate) permit: Option<Permit>,
     /// Its end tells the circuit breaker whether to close.
     is_probe: bool,
+    /// It became a tunnel, which has not ended yet.
+    tunnels: bool,
 }
 
 impl Ticket {
@@ -139,8 +159,10 @@ impl Ticket {
         let shard = &arm.counters.0[worker];
         add(&shard.in_flight);
         add(&shard.accepted);
-        let (settled, enrolled, permit, is_probe) = (false, None, None, false);
-        Self { worker, started: Instant::now(), settled, enrolled, permit, is_probe, arm }
+        let (settled, enrolled, permit) = (false, None, None);
+        let (is_probe, tunnels) = (false, false);
+        let started = Instant::now();
+        Self { worker, started, settled, enrolled, permit, is_probe, tunnels, arm }
     }
 
     /// Chance alone has chosen the version: the request is evidence if the version is on trial.
@@ -187,11 +209,25 @@ impl Ticket {
             }
         }
     }
+
+    /// It was answered with another protocol. A tunnel that does not say how it ended was cut.
+    pub(crate) fn open_tunnel(&mut self) {
+        self.settle(Outcome::Answered(0));
+        self.tunnels = true;
+    }
+
+    /// The tunnel ended by itself.
+    pub(crate) fn end_tunnel(&mut self) {
+        self.tunnels = false;
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.settle(Outcome::ClientGone);
+        if self.tunnels {
+            add(&self.arm.counters.0[self.worker].tunnels_cut);
+        }
+        self.settle(if CUTTING.get() { Outcome::Cut } else { Outcome::ClientGone });
         self.arm.counters.0[self.worker].in_flight.fetch_sub(1, Ordering::Release);
     }
 }

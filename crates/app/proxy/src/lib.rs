@@ -17,6 +17,7 @@ mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handover;
 mod headers;
 mod hold;
 pub mod limits;
@@ -37,6 +38,7 @@ mod shared;
 mod socket;
 mod store;
 mod tls;
+mod tunnel;
 mod upload;
 mod worker;
 
@@ -45,7 +47,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use switchback_ports::data_plane::admin::SOCKET_NAME;
+use switchback_ports::data_plane::admin::{SOCKET_NAME, TAKE_OVER};
 
 pub use codec::{Codec, UnknownCodec};
 pub use process::run;
@@ -72,6 +74,10 @@ pub struct Options {
     pub connections_per_address: Option<u32>,
     /// How long requests in flight may go on after it was told to stop.
     pub stop_grace: Duration,
+    /// Take over from the process that runs, instead of starting where none does.
+    pub take_over: bool,
+    /// The version of the binary, for people.
+    pub version: String,
 }
 
 impl Options {
@@ -83,6 +89,7 @@ impl Options {
         let stop_grace = limits::STOP_GRACE;
         let codec = Codec::default();
         let connections_per_address = Some(limits::CONNECTIONS_PER_ADDRESS_MAX);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
         Self {
             state_dir,
             admin_socket,
@@ -91,6 +98,8 @@ impl Options {
             codec,
             connections_per_address,
             stop_grace,
+            take_over: false,
+            version,
         }
     }
 }
@@ -101,15 +110,19 @@ pub const CODEC_VARIABLE: &str = "SWITCHBACK_CODEC";
 pub const CONNECTIONS_VARIABLE: &str = "SWITCHBACK_CONNECTIONS_PER_ADDRESS";
 
 impl Options {
-    /// Reads `--state-dir DIR [--codec own|hyper]`, in any order; without `--codec`, the
-    /// environment's [`CODEC_VARIABLE`] counts, and always its [`CONNECTIONS_VARIABLE`]. What is
-    /// not understood is an error and not the default: whoever says something has a reason.
+    /// Reads `--state-dir DIR [--codec own|hyper] [--take-over]`, in any order; without `--codec`,
+    /// the environment's [`CODEC_VARIABLE`] counts, and always its [`CONNECTIONS_VARIABLE`]. What
+    /// is not understood is an error and not the default: whoever says something has a reason.
     pub fn from_arguments(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, ArgumentError> {
         let (mut state_dir, mut codec) = (None, std::env::var_os(CODEC_VARIABLE));
-        let mut arguments = arguments.into_iter();
+        let (mut arguments, mut take_over) = (arguments.into_iter(), false);
         while let Some(flag) = arguments.next() {
+            if flag == TAKE_OVER {
+                take_over = true;
+                continue;
+            }
             let value = arguments.next();
             match flag.to_str() {
                 Some("--state-dir") if value.is_some() => state_dir = value,
@@ -118,6 +131,7 @@ impl Options {
             }
         }
         let mut options = Self::new(state_dir.ok_or(ArgumentError::Usage)?);
+        options.take_over = take_over;
         if let Some(codec) = codec.filter(|codec| !codec.is_empty()) {
             options.codec = codec.to_string_lossy().parse()?;
         }
@@ -141,7 +155,7 @@ fn connections_limit(text: &str) -> Result<Option<u32>, ArgumentError> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentError {
     /// It does not say what has to be said.
-    #[error("it takes --state-dir DIR [--codec own|hyper]")]
+    #[error("it takes --state-dir DIR [--codec own|hyper] [--take-over]")]
     Usage,
     /// It names a codec there is not.
     #[error(transparent)]
@@ -169,8 +183,11 @@ pub enum Error {
         /// Which directory.
         path: PathBuf,
     },
-    /// The admin socket cannot be opened.
-    #[error("cannot open the admin socket {}", path.display())]
+    /// The process that runs was not succeeded; it goes on.
+    #[error("cannot take over: {0}")]
+    TakeOver(String),
+    /// The admin socket, or the one for handovers, cannot be opened.
+    #[error("cannot open the socket {}", path.display())]
     Admin {
         /// Which.
         path: PathBuf,

@@ -26,6 +26,9 @@ pub const OWN_ANSWER_BYTES_PER_SECOND_MIN: u64 = 10_000;
 pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long a client connection may rest between requests: as nginx.
 pub const KEEP_ALIVE_IDLE_MAX: Duration = Duration::from_secs(75);
+/// The same once the process was told to stop: long enough that a client which has just been
+/// answered, and asks again at once, is told with its answer that it was the last.
+pub const LAST_REST_MAX: Duration = Duration::from_secs(1);
 /// Client connections at once; more wait in the kernel's accept queue. With one connection to an
 /// instance each, two file descriptors are needed per client connection.
 pub const CONNECTIONS_MAX: usize = 16_384;
@@ -119,6 +122,19 @@ pub const RETIRED_ARMS_MAX: usize = 1_000;
 pub const TABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest wait for the previous owner of the state directory to let go of it.
 pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a process that was replaced may go on with what it could not hand over: tunnels, long
+/// answers, connections of clients that neither ask nor close. Each of them has limits of its own
+/// that are shorter; this one keeps old processes from piling up over many upgrades.
+pub const RETIRING_MAX: Duration = Duration::from_hours(1);
+/// One step of a handover: the other process reads a large table and builds it in a tenth of that.
+pub const HANDOVER_STEP_MAX: Duration = Duration::from_secs(10);
+/// From the word to take over to its confirmation: nobody accepts meanwhile, so it is short.
+pub const HANDOVER_COMMIT_MAX: Duration = Duration::from_secs(5);
+/// How often a process that was replaced tells what it still counts, if that has changed.
+pub const RETIRING_COUNT_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a process that was replaced may be out of reach before it is taken for dead, and how
+/// long it keeps connections for a successor it cannot reach.
+pub const RETIRING_LOST_MAX: Duration = Duration::from_secs(5);
 /// How long requests in flight may go on after the process was told to stop.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
 /// Batches of rollouts' requests that are kept for a control plane that is away: seven minutes of

@@ -4,12 +4,10 @@
 //! One socket without `SO_REUSEPORT`, on purpose: the kernel then refuses an address that anybody
 //! else has, also another Switchback, and no accept queue is lost when workers come and go.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Type};
@@ -18,7 +16,7 @@ use tokio::task::LocalSet;
 
 use crate::Error;
 use crate::limits::{ACCEPT_PAUSE, ACCEPT_QUEUE};
-use crate::peers::Peers;
+use crate::peers::{Admitted, Peers};
 use crate::service::Entry;
 use crate::shared::Shared;
 use crate::worker::Command as WorkerCommand;
@@ -42,6 +40,10 @@ enum Command {
     Open(SocketAddr, TcpListener),
     Close(SocketAddr),
     CloseAll(oneshot::Sender<()>),
+    Share(oneshot::Sender<Vec<(SocketAddr, TcpListener)>>),
+    Pause(oneshot::Sender<()>),
+    Resume,
+    LetGo,
 }
 
 /// How many connections are kept.
@@ -57,6 +59,7 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     commands: mpsc::UnboundedSender<Command>,
+    desk: Arc<Desk>,
 }
 
 impl Acceptor {
@@ -69,16 +72,14 @@ impl Acceptor {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(Error::Runtime)?;
         let (commands, inbox) = mpsc::unbounded_channel();
-        let work = move || {
-            let peers = RefCell::new(Peers::new(limits.per_address));
-            let connections_max = limits.connections;
-            let desk = Rc::new(Desk { shared, workers, connections_max, peers });
-            LocalSet::new().block_on(&runtime, accept(desk, inbox));
-        };
+        let peers = Mutex::new(Peers::new(limits.per_address));
+        let desk = Arc::new(Desk { shared, workers, connections_max: limits.connections, peers });
+        let at_work = Arc::clone(&desk);
+        let work = move || LocalSet::new().block_on(&runtime, accept(at_work, inbox));
         let thread = std::thread::Builder::new().name("accept".to_owned());
         // It ends when the commands do.
         thread.spawn(work).map_err(Error::Runtime)?;
-        Ok(Self { commands })
+        Ok(Self { commands, desk })
     }
 
     /// Accepts on a bound address from now on.
@@ -101,12 +102,48 @@ impl Acceptor {
     }
 }
 
+impl Acceptor {
+    /// Every open listener once more, in the order of their addresses: the same sockets, with the
+    /// same queues.
+    pub(crate) async fn share(&self) -> Vec<(SocketAddr, TcpListener)> {
+        let (give, given) = oneshot::channel();
+        let _ = self.commands.send(Command::Share(give));
+        given.await.unwrap_or_default()
+    }
+
+    /// Accepts nothing more, and leaves what waits in the queues; returns when all that was
+    /// accepted is in the workers' hands.
+    pub(crate) async fn pause(&self) {
+        let (done, paused) = oneshot::channel();
+        let _ = self.commands.send(Command::Pause(done));
+        let _ = paused.await;
+    }
+
+    /// Takes in a connection that was accepted before: it counts, but is not refused.
+    pub(crate) fn take_in(&self, stream: std::net::TcpStream, entry: Entry) {
+        let admitted = self.desk.peers().count(entry.client.ip());
+        self.desk.give(stream, entry, admitted);
+    }
+
+    /// Accepts again after a pause.
+    pub(crate) fn resume(&self) {
+        let _ = self.commands.send(Command::Resume);
+    }
+
+    /// Lets go of every listener after a pause, and of what waits in its queue: another process
+    /// has the same sockets and serves it.
+    pub(crate) fn let_go(&self) {
+        let _ = self.commands.send(Command::LetGo);
+    }
+}
+
 /// Hands connections out.
+#[derive(Debug)]
 struct Desk {
     shared: Arc<Shared>,
     workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
     connections_max: usize,
-    peers: RefCell<Peers>,
+    peers: Mutex<Peers>,
 }
 
 impl Desk {
@@ -117,53 +154,106 @@ impl Desk {
         }
     }
 
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn hand_over(&self, stream: std::net::TcpStream, entry: Entry) {
-        let (worker, _) = self.shared.idlest();
-        let Ok(admitted) = self.peers.borrow_mut().admit(entry.client.ip()) else {
+        let Ok(admitted) = self.peers().admit(entry.client.ip()) else {
             // Whoever holds that many knows why; an answer would cost what the limit is to save.
-            return self.shared.refused(worker);
+            return self.shared.refused(self.shared.idlest().0);
         };
+        self.give(stream, entry, admitted);
+    }
+
+    fn give(&self, stream: std::net::TcpStream, entry: Entry, admitted: Option<Admitted>) {
+        let (worker, _) = self.shared.idlest();
         let open = self.shared.connection_opened(worker, admitted);
         // A worker only ends after this thread.
         let _ = self.workers[worker].send(WorkerCommand::Connection(stream, entry, open));
     }
 }
 
-async fn accept(desk: Rc<Desk>, mut inbox: mpsc::UnboundedReceiver<Command>) {
-    let mut open = HashMap::new();
+/// An address that is listened on.
+struct Open {
+    /// The socket once more: it stays while the task that accepts comes and goes.
+    queue: TcpListener,
+    /// Tells the task to end. `None` while there is none.
+    task: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>,
+}
+
+async fn accept(desk: Arc<Desk>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    let mut open = BTreeMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Open(address, listener) => {
-                let (stop, stopped) = oneshot::channel();
-                let task = accept_at(Rc::clone(&desk), address, listener, stopped);
-                open.insert(address, (stop, tokio::task::spawn_local(task)));
+            Command::Open(address, queue) => {
+                open.insert(address, Open { queue, task: None });
+                start(&desk, &mut open);
             }
-            Command::Close(address) => close(open.remove(&address)).await,
+            Command::Close(address) => {
+                if let Some(listener) = open.remove(&address) {
+                    close(&desk, address, listener).await;
+                }
+            }
             Command::CloseAll(done) => {
-                for (_, task) in open.drain() {
-                    close(Some(task)).await;
+                for (address, listener) in std::mem::take(&mut open) {
+                    close(&desk, address, listener).await;
                 }
                 // Nobody waits any more: the process ends.
                 let _ = done.send(());
             }
+            Command::Share(give) => {
+                let share = |(address, open): (&SocketAddr, &Open)| {
+                    Some((*address, open.queue.try_clone().ok()?))
+                };
+                let _ = give.send(open.iter().filter_map(share).collect());
+            }
+            Command::Pause(done) => {
+                for listener in open.values_mut() {
+                    stop(listener.task.take()).await;
+                }
+                let _ = done.send(());
+            }
+            Command::Resume => start(&desk, &mut open),
+            Command::LetGo => open.clear(),
         }
     }
 }
 
-async fn close(task: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>) {
+/// Starts a task for every listener without one.
+fn start(desk: &Arc<Desk>, open: &mut BTreeMap<SocketAddr, Open>) {
+    for (address, listener) in open.iter_mut().filter(|(_, listener)| listener.task.is_none()) {
+        // Only fails when the process is out of memory or descriptors.
+        let Ok(queue) = listener.queue.try_clone() else { continue };
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::task::spawn_local(accept_at(Arc::clone(desk), *address, queue, stopped));
+        listener.task = Some((stop, task));
+    }
+}
+
+async fn stop(task: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>) {
     let Some((stop, task)) = task else { return };
     drop(stop);
     let _ = task.await;
 }
 
+/// Whoever is connected already is served; their requests find no route here any more.
+async fn close(desk: &Desk, listen: SocketAddr, listener: Open) {
+    stop(listener.task).await;
+    while let Ok((stream, client)) = listener.queue.accept() {
+        if stream.set_nonblocking(true).is_ok() {
+            desk.hand_over(stream, Entry { listen, client, secure: false });
+        }
+    }
+}
+
 async fn accept_at(
-    desk: Rc<Desk>,
+    desk: Arc<Desk>,
     listen: SocketAddr,
     listener: TcpListener,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    // Both only fail when the process is out of memory or descriptors right at the start.
-    let Ok(queue) = listener.try_clone() else { return };
+    // Only fails when the process is out of memory or descriptors.
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     loop {
         let next = async {
@@ -173,18 +263,12 @@ async fn accept_at(
         };
         tokio::select! {
             biased;
-            _ = &mut stopped => break,
+            _ = &mut stopped => return,
             accepted = next => match accepted {
                 Ok((stream, client)) => desk.hand_over(stream, Entry { listen, client, secure: false }),
                 // Reset in the queue, or out of descriptors: the next one may do better.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
-        }
-    }
-    // Whoever is connected already is served; their requests find no route here any more.
-    while let Ok((stream, client)) = queue.accept() {
-        if stream.set_nonblocking(true).is_ok() {
-            desk.hand_over(stream, Entry { listen, client, secure: false });
         }
     }
 }

@@ -97,6 +97,8 @@ fn requests(text: &mut String, series: &BTreeMap<String, Series>) {
             ("breaker_open", stats.breaker_open),
             ("client_gone", stats.client_gone),
             ("dropped", stats.dropped),
+            ("cut", stats.cut),
+            ("tunnel_cut", stats.tunnels_cut),
         ];
         for (cause, count) in causes {
             line!(text, "switchback_proxy_failures_total{{{labels},cause=\"{cause}\"}} {count}");

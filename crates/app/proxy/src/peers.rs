@@ -1,5 +1,5 @@
-//! How many connections each client address holds, so that one cannot take them all. Counted on
-//! the accepting thread alone; a connection that ends takes itself back with one atomic operation.
+//! How many connections each client address holds, so that one cannot take them all. Counted where
+//! connections come in; a connection that ends takes itself back with one atomic operation.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -35,25 +35,38 @@ impl Peers {
     /// Counts one more connection. `None` for an address that is not counted: one of this
     /// machine's own, behind which a proxy may speak for everybody.
     pub(crate) fn admit(&mut self, client: IpAddr) -> Result<Option<Admitted>, TooMany> {
-        let Some(limit) = self.limit.filter(|_| !client.to_canonical().is_loopback()) else {
-            return Ok(None);
-        };
-        if self.counts.len() > self.sweep_above {
-            self.sweep();
-        }
-        let count = self.counts.entry(network_of(client)).or_default();
-        // Only this thread raises it.
+        let Some((count, limit)) = self.count_of(client) else { return Ok(None) };
+        // Only the owner of all this raises it.
         if count.load(Ordering::Relaxed) >= limit {
             return Err(TooMany);
         }
-        count.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Admitted(Arc::clone(count))))
+        Ok(Some(Admitted::begin(count)))
+    }
+
+    /// The same for a connection that was admitted by another process: it is not refused.
+    pub(crate) fn count(&mut self, client: IpAddr) -> Option<Admitted> {
+        self.count_of(client).map(|(count, _)| Admitted::begin(count))
+    }
+
+    fn count_of(&mut self, client: IpAddr) -> Option<(&Arc<AtomicU32>, u32)> {
+        let limit = self.limit.filter(|_| !client.to_canonical().is_loopback())?;
+        if self.counts.len() > self.sweep_above {
+            self.sweep();
+        }
+        Some((self.counts.entry(network_of(client)).or_default(), limit))
     }
 
     /// Forgets who holds nothing. Rare enough to cost little for each connection.
     fn sweep(&mut self) {
         self.counts.retain(|_, count| count.load(Ordering::Relaxed) > 0);
         self.sweep_above = (2 * self.counts.len()).max(SWEPT_ABOVE);
+    }
+}
+
+impl Admitted {
+    fn begin(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
     }
 }
 

@@ -23,6 +23,8 @@
 //! are served at once, and only the newest of them is written. One that cannot be written is served
 //! all the same, and the report carries a warning until a write succeeds.
 
+mod succession;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +42,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batches::Batches;
 use crate::cohorts::TICK;
+use crate::handover::Elders;
 use crate::limits::{ACKNOWLEDGE_MAX, CERTIFICATE_LOOK};
 use crate::listen::{Acceptor, RETRY_INTERVAL, bind};
 use crate::log;
@@ -52,13 +55,18 @@ use crate::worker::Command;
 /// See the module. Lives on the control thread.
 #[derive(Debug)]
 pub(crate) struct Plane {
-    incarnation: String,
+    id: String,
+    version: String,
     shared: Arc<Shared>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    acceptor: Acceptor,
+    pub(crate) acceptor: Acceptor,
+    /// The processes this one has replaced, as long as they are there.
+    pub(crate) elders: Elders,
     store: Store,
     certificates: Loader,
     state: RefCell<State>,
+    /// Told when a handover has ended, either way.
+    thawed: tokio::sync::Notify,
     /// One table at a time is put into force.
     publishing: tokio::sync::Mutex<()>,
     /// One table at a time is written.
@@ -67,6 +75,8 @@ pub(crate) struct Plane {
 
 #[derive(Debug)]
 struct State {
+    /// Goes on from process to process when one takes over from another.
+    incarnation: String,
     registry: Registry,
     batches: Batches,
     /// Every address the table names, and why it is not listened on.
@@ -80,6 +90,15 @@ struct State {
     /// The newest table that every worker serves from.
     acknowledged: Generation,
     stopping: bool,
+    /// Another process has taken over.
+    retired: bool,
+    /// What every question is answered by while another process takes over, and after.
+    frozen: Option<Report>,
+    /// Listeners of the process that this one takes over from, until it does.
+    inherited: Bound,
+    /// What processes have counted that have ended.
+    unrouted_before: u64,
+    refused_before: u64,
 }
 
 type Bound = Vec<(SocketAddr, TcpListener)>;
@@ -90,8 +109,11 @@ impl Plane {
         workers: Vec<mpsc::UnboundedSender<Command>>,
         acceptor: Acceptor,
         store: Store,
+        version: &str,
     ) -> Rc<Self> {
+        let id = format!("{:016x}", rand::random::<u64>());
         let state = State {
+            incarnation: id.clone(),
             registry: Registry::new(shared.workers()),
             batches: Batches::default(),
             listeners: BTreeMap::new(),
@@ -100,15 +122,23 @@ impl Plane {
             set_aside: None,
             acknowledged: Generation::default(),
             stopping: false,
+            retired: false,
+            frozen: None,
+            inherited: Vec::new(),
+            unrouted_before: 0,
+            refused_before: 0,
         };
         Rc::new(Self {
-            incarnation: format!("{:016x}", rand::random::<u64>()),
+            id,
+            version: version.to_owned(),
             shared,
             workers,
             acceptor,
+            elders: Elders::default(),
             store,
             certificates: Loader::new(),
             state: RefCell::new(state),
+            thawed: tokio::sync::Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
             saving: tokio::sync::Mutex::new(()),
         })
@@ -165,6 +195,10 @@ impl Plane {
 
     async fn put_in_force(&self, table: Table) -> PublishAnswer {
         let _one_at_a_time = self.publishing.lock().await;
+        if self.is_retired() {
+            let reason = "another process has taken over".to_owned();
+            return PublishAnswer::Unacknowledged { reason };
+        }
         let current = self.shared.table.load_full();
         let (given, seen) = (table.generation, current.table.generation);
         if given < seen {
@@ -221,7 +255,7 @@ impl Plane {
     /// Writes the table in force to disk, unless one as new as `generation` is there already.
     async fn save(&self, generation: Generation) {
         let _one_at_a_time = self.saving.lock().await;
-        if self.state.borrow().saved >= generation {
+        if self.state.borrow().saved >= generation || self.is_retired() {
             return;
         }
         let (store, current) = (self.store.clone(), self.shared.table.load_full());
@@ -251,34 +285,39 @@ impl Plane {
         self.shared.table.store(Arc::new(next));
     }
 
-    /// Waits until every worker serves from the table in force, then settles what it left out.
+    /// Waits until every worker, and every process that this one has replaced, serves from the
+    /// table in force; then settles what it left out.
     async fn acknowledged(&self, generation: Generation) -> PublishAnswer {
-        let waiting: Vec<_> = self.workers.iter().map(ask).collect();
-        let all = async {
-            let mut missing = Vec::new();
-            for (worker, answer) in waiting.into_iter().enumerate() {
-                if answer.await.is_err() {
-                    missing.push(worker);
-                }
-            }
-            missing
-        };
+        let current = self.shared.table.load_full();
+        let elders = self.elders.follow(&current.table);
+        let all = async { tokio::try_join!(self.workers_follow(), elders) };
         match tokio::time::timeout(ACKNOWLEDGE_MAX, all).await {
-            Ok(missing) if missing.is_empty() => {
-                let current = self.shared.table.load_full();
+            Ok(Ok(_)) => {
                 let mut state = self.state.borrow_mut();
                 state.registry.settle(&current.table);
                 state.acknowledged = generation;
                 PublishAnswer::Serving { generation }
             }
-            Ok(missing) => {
-                PublishAnswer::Unacknowledged { reason: format!("workers {missing:?} are gone") }
-            }
+            Ok(Err(reason)) => PublishAnswer::Unacknowledged { reason },
             Err(_) => {
-                let reason = format!("a worker did not answer in {ACKNOWLEDGE_MAX:?}");
+                let (retiring, _) = self.elders.counts();
+                let others = if retiring > 0 { ", or a process that was replaced," } else { "" };
+                let reason = format!("a worker{others} did not answer in {ACKNOWLEDGE_MAX:?}");
                 PublishAnswer::Unacknowledged { reason }
             }
         }
+    }
+
+    /// Returns when every worker serves from the table in force.
+    async fn workers_follow(&self) -> Result<(), String> {
+        let waiting: Vec<_> = self.workers.iter().map(ask).collect();
+        let mut missing = Vec::new();
+        for (worker, answer) in waiting.into_iter().enumerate() {
+            if answer.await.is_err() {
+                missing.push(worker);
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(format!("workers {missing:?} are gone")) }
     }
 
     /// Opens what was bound and closes what the table in force does not name any more.
@@ -316,6 +355,7 @@ impl Plane {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            let _not_during_a_handover = self.publishing.lock().await;
             let state = self.state.borrow();
             let failed = state.listeners.iter().filter(|(_, error)| error.is_some());
             let failed: Vec<_> = failed.map(|(address, _)| *address).collect();
@@ -358,7 +398,8 @@ impl Plane {
 
     /// What was counted of rollouts' requests after a cursor.
     pub(crate) fn batches(&self, after: &Cursor) -> Answer {
-        self.state.borrow().batches.after(&self.incarnation, after)
+        // By this process: each one numbers its own, and one that takes over begins anew.
+        self.state.borrow().batches.after(&self.id, after)
     }
 
     /// Reads certificates again when their files change, and swaps them in. What is broken then
@@ -393,7 +434,8 @@ impl Plane {
         self.certificates.load(table, &current.tls, Mode::Strict).map(|_| ())
     }
 
-    pub(crate) fn report(&self) -> Report {
+    /// What this process alone knows and counts.
+    pub(crate) fn own_report(&self) -> Report {
         let state = self.state.borrow();
         let encryption = self.shared.table.load().tls.warnings(SystemTime::now());
         let listener = |(address, error): (&SocketAddr, &Option<String>)| ListenerReport {
@@ -401,11 +443,11 @@ impl Plane {
             error: error.clone(),
         };
         Report {
-            incarnation: self.incarnation.clone(),
+            incarnation: state.incarnation.clone(),
             generation: state.acknowledged,
             arms: state.registry.report(),
-            unrouted: self.shared.unrouted_sum(),
-            refused: self.shared.refused_sum(),
+            unrouted: state.unrouted_before + self.shared.unrouted_sum(),
+            refused: state.refused_before + self.shared.refused_sum(),
             listeners: state.listeners.iter().map(listener).collect(),
             routes: self.shared.route_reports(),
             warnings: state
@@ -415,21 +457,32 @@ impl Plane {
                 .cloned()
                 .chain(encryption)
                 .collect(),
+            version: self.version.clone(),
         }
     }
 
     pub(crate) fn health(&self) -> Health {
+        let state = self.state.borrow();
+        let (retiring, taken_over) = self.elders.counts();
         Health {
             pid: std::process::id(),
-            incarnation: self.incarnation.clone(),
+            incarnation: state.incarnation.clone(),
             generation: self.shared.table.load().table.generation,
-            stopping: self.state.borrow().stopping,
+            stopping: state.stopping || state.retired,
+            version: self.version.clone(),
+            retiring,
+            taken_over,
         }
     }
 
-    /// From now on only what was begun is finished.
-    pub(crate) fn set_stopping(&self) {
-        self.state.borrow_mut().stopping = true;
+    /// From now on only what was begun is finished. `false` when another process serves: then this
+    /// one ends by itself, and that one is to be told.
+    pub(crate) async fn set_stopping(&self) -> bool {
+        // A handover that has begun comes to its end first, so that one of the two is told.
+        let _quiet = self.quiet().await;
+        let mut state = self.state.borrow_mut();
+        state.stopping |= !state.retired;
+        state.stopping
     }
 
     /// Lets every address go; returns when all that was accepted is in the workers' hands.
@@ -460,7 +513,7 @@ mod tests {
             let limits = crate::listen::Limits { connections: 1, per_address: None };
             Acceptor::start(Arc::clone(&shared), workers.clone(), limits).unwrap()
         };
-        (Plane::new(shared, workers, acceptor, Store::new(directory)), inboxes)
+        (Plane::new(shared, workers, acceptor, Store::new(directory), "0.0.0"), inboxes)
     }
 
     fn table(counter: u64) -> Table {

@@ -1,7 +1,7 @@
 //! The process around the data plane: its session, its lock, its signals, its start and its end.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use crate::admin::{self, Admin};
+use crate::handover::{self, Doors, Estate, Until};
 use crate::limits::{CONNECTIONS_MAX, DESCRIPTORS_RESERVED, LOCK_WAIT_MAX};
 use crate::listen::{Acceptor, Limits};
 use crate::plane::Plane;
@@ -25,6 +26,8 @@ use crate::{Error, Options, log};
 
 /// How often a lock, or the end of a thread, is looked at again.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How often a process that was replaced and does not answer is looked for.
+const ELDERS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs the data plane until it is told to stop, by `POST /v1/stop`, SIGTERM or SIGINT; then
 /// finishes what is in flight, for at most half a minute, and returns.
@@ -32,7 +35,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Only one can run per state directory; a second one gets [`Error::Locked`].
 pub fn run(options: &Options) -> Result<(), Error> {
     let state_dir = state_dir(&options.state_dir)?;
-    let _lock = lock(&state_dir)?;
+    let lock = if options.take_over { None } else { Some(lock(&state_dir)?) };
     if options.detach {
         // Fails only if this process leads a group already: then it has a session to itself.
         let _ = rustix::process::setsid();
@@ -44,11 +47,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Error::Runtime)?;
     let threads = Threads::start(workers.max(1), connections_max, options)?;
-    let control = control(options, &state_dir, threads);
-    let ended = LocalSet::new().block_on(&runtime, control);
-    // The next owner finds no socket rather than one that nobody answers.
-    let _ = fs::remove_file(&options.admin_socket);
-    ended
+    LocalSet::new().block_on(&runtime, control(options, &state_dir, threads, lock))
 }
 
 /// The threads that carry traffic.
@@ -61,11 +60,10 @@ struct Threads {
 
 impl Threads {
     fn start(count: usize, connections_max: usize, options: &Options) -> Result<Self, Error> {
-        let (codec, grace) = (options.codec, options.stop_grace);
+        let codec = options.codec;
         let shared = Arc::new(Shared::new(count));
         let (stop, stopped) = watch::channel(false);
-        let start =
-            |index| Handle::start(index, Arc::clone(&shared), codec, stopped.clone(), grace);
+        let start = |index| Handle::start(index, Arc::clone(&shared), codec, stopped.clone());
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
         let inboxes = workers.iter().map(|worker| worker.commands.clone()).collect();
         let limits =
@@ -75,39 +73,98 @@ impl Threads {
     }
 }
 
-async fn control(options: &Options, state_dir: &Path, threads: Threads) -> Result<(), Error> {
+async fn control(
+    options: &Options,
+    state_dir: &Path,
+    threads: Threads,
+    lock: Option<File>,
+) -> Result<(), Error> {
     let Threads { shared, workers, acceptor, stop } = threads;
     // Before anybody can know that we are here.
     let mut signals = options.detach.then(Signals::new).transpose()?;
     let inboxes = workers.iter().map(|worker| worker.commands.clone()).collect();
-    let plane = Plane::new(Arc::clone(&shared), inboxes, acceptor, Store::new(state_dir));
-    plane.restore();
+    let store = Store::new(state_dir);
+    let plane = Plane::new(Arc::clone(&shared), inboxes, acceptor, store, &options.version);
+    let Estate { lock, admin: listener, handover } = match lock {
+        Some(lock) => begin(&plane, options, state_dir, lock)?,
+        None => succeed(&plane, options, state_dir).await?,
+    };
     let asked = Rc::new(Notify::new());
     let admin = Admin { plane: Rc::clone(&plane), shared, stop: Rc::clone(&asked) };
-    let listener = admin::bind(&options.admin_socket, state_dir)
-        .map_err(|source| Error::Admin { path: options.admin_socket.clone(), source })?;
     log::note(&format!("process {} serves {}", std::process::id(), state_dir.display()));
     let answering = tokio::task::spawn_local(admin::serve(admin, listener));
-    let listening = Rc::clone(&plane);
-    let listening = tokio::task::spawn_local(async move { listening.retry_listening().await });
+    let looking = tokio::task::spawn_local(look_after(Rc::clone(&plane)));
     let renewing = Rc::clone(&plane);
     let renewing = tokio::task::spawn_local(async move { renewing.renew_certificates().await });
     let collecting = Rc::clone(&plane);
     let collecting = tokio::task::spawn_local(async move { collecting.keep_collecting().await });
-    match &mut signals {
-        Some(signals) => tokio::select! {
-            () = signals.end() => {}
-            () = asked.notified() => {}
-        },
-        None => asked.notified().await,
+    let (mut successor, giver) = handover::serve(&plane, lock, handover);
+    let taken_over = loop {
+        tokio::select! {
+            // Held until the names of the sockets are gone, or somebody else has them.
+            Ok(successor) = &mut successor => break Some(successor),
+            () = end_of(signals.as_mut()) => if plane.set_stopping().await { break None },
+            () = asked.notified() => break None,
+        }
+    };
+    looking.abort();
+    match taken_over {
+        Some(successor) => {
+            log::note(&format!("process {} was replaced", std::process::id()));
+            let grace = options.stop_grace;
+            let retiring = handover::retire(&plane, &workers, state_dir, successor, grace, stop);
+            retiring.await;
+        }
+        None => {
+            finish(&plane, &workers, &stop, options.stop_grace).await;
+            // The next owner finds no socket rather than one that nobody answers.
+            handover::remove(&options.admin_socket, state_dir);
+        }
     }
-    plane.set_stopping();
-    listening.abort();
     renewing.abort();
-    finish(&plane, &workers, &stop).await;
     collecting.abort();
     answering.abort();
+    drop(giver);
     Ok(())
+}
+
+/// Starts where no process runs.
+fn begin(plane: &Plane, options: &Options, state_dir: &Path, lock: File) -> Result<Estate, Error> {
+    plane.restore();
+    let wrong = |(path, source)| Error::Admin { path, source };
+    let doors = Doors::bind(&options.admin_socket, state_dir, Until::Bound).map_err(wrong)?;
+    doors.open().map_err(wrong)?;
+    Ok(Estate { lock, admin: doors.admin, handover: doors.handover })
+}
+
+/// Takes over from the process that runs.
+async fn succeed(plane: &Rc<Plane>, options: &Options, state_dir: &Path) -> Result<Estate, Error> {
+    let taken = handover::take(plane, &options.admin_socket, state_dir).await;
+    let estate = taken.map_err(Error::TakeOver)?;
+    sign(&estate.lock);
+    let saving = Rc::clone(plane);
+    tokio::task::spawn_local(async move { saving.save_inherited().await });
+    Ok(estate)
+}
+
+/// What has to be looked at now and then.
+async fn look_after(plane: Rc<Plane>) {
+    let elders = async {
+        let mut tick = tokio::time::interval(ELDERS_INTERVAL);
+        loop {
+            tick.tick().await;
+            plane.look_after_elders();
+        }
+    };
+    tokio::join!(plane.retry_listening(), elders);
+}
+
+/// The signal to end; none comes to a part of another process.
+async fn end_of(signals: Option<&mut Signals>) {
+    match signals {
+        Some(signals) => signals.end().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The signals a process of its own obeys.
@@ -140,15 +197,22 @@ impl Signals {
     }
 }
 
-/// Closes the listeners, then finishes what is in flight. The admin socket still tells how it goes.
-async fn finish(plane: &Plane, workers: &[Handle], stop: &watch::Sender<bool>) {
+/// Closes the listeners, then finishes what is in flight, here and in those that were replaced.
+/// The admin socket still tells how it goes.
+async fn finish(plane: &Plane, workers: &[Handle], stop: &watch::Sender<bool>, grace: Duration) {
     plane.close_listeners().await;
+    plane.elders.stop();
     // Fails only when no connection and no worker is left to be told.
     let _ = stop.send(true);
     for worker in workers {
-        let _ = worker.commands.send(Command::Finish);
+        let _ = worker.commands.send(Command::Finish(grace));
     }
-    while !workers.iter().all(Handle::has_ended) {
+    // What was replaced has the same grace, and a moment to say that it is done.
+    let elders_until = Instant::now() + grace + LOCK_WAIT_MAX;
+    while !workers.iter().all(Handle::has_ended)
+        || (plane.elders.counts().0 > 0 && Instant::now() < elders_until)
+    {
+        plane.look_after_elders();
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
@@ -166,7 +230,7 @@ fn lock(state_dir: &Path) -> Result<File, Error> {
     let wrong = |source| Error::StateDir { path: path.clone(), source };
     let opened =
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let mut file = opened.map_err(wrong)?;
+    let file = opened.map_err(wrong)?;
     let patience = Instant::now() + LOCK_WAIT_MAX;
     while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         if Instant::now() > patience {
@@ -174,9 +238,15 @@ fn lock(state_dir: &Path) -> Result<File, Error> {
         }
         std::thread::sleep(POLL_INTERVAL);
     }
-    // For people only: the lock itself is the truth.
-    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    sign(&file);
     Ok(file)
+}
+
+/// For people only: the lock itself is the truth.
+fn sign(mut lock: &File) {
+    let pid = format!("{}\n", std::process::id());
+    let _ = lock.set_len(0).and_then(|()| lock.seek(SeekFrom::Start(0)));
+    let _ = lock.write_all(pid.as_bytes());
 }
 
 /// Takes all the file descriptors the system grants, and says how many client connections they

@@ -43,6 +43,8 @@ struct Entry {
     balance: Balance,
     health: Arc<Health>,
     breaker: Option<Arc<SharedBreaker>>,
+    /// Counted by processes that this one has replaced.
+    ejections_before: u64,
 }
 
 /// The routes that ask for something in trouble.
@@ -112,16 +114,7 @@ impl Registry {
         breaker: Option<BreakerPolicy>,
     ) -> Arc<Arm> {
         let workers = self.workers;
-        let entry = self.arms.entry(arm.id.clone()).or_insert_with(|| Entry {
-            version: arm.version.clone(),
-            settled: ArmStats::default(),
-            live: None,
-            left: None,
-            endpoints: BTreeMap::new(),
-            health: Arc::default(),
-            balance,
-            breaker: None,
-        });
+        let entry = self.arms.entry(arm.id.clone()).or_insert_with(|| Entry::new(&arm.version));
         entry.balance = balance;
         if entry.breaker.as_ref().map(|breaker| breaker.policy) != breaker {
             entry.breaker = breaker.map(|policy| Arc::new(SharedBreaker::new(policy)));
@@ -170,6 +163,13 @@ impl Registry {
         self.forget();
     }
 
+    /// Adds what a process has counted that this one has replaced, and that has ended.
+    pub(crate) fn add(&mut self, past: &ArmReport) {
+        let entry = self.arms.entry(past.arm.clone()).or_insert_with(|| Entry::new(&past.version));
+        entry.settled = entry.settled.merge(&past.stats);
+        entry.ejections_before += past.trouble.ejections;
+    }
+
     /// Drops those that left first, once drained, above the limit.
     fn forget(&mut self) {
         let drained = self.arms.iter().filter(|(_, entry)| entry.live.is_none());
@@ -191,6 +191,20 @@ impl Registry {
 }
 
 impl Entry {
+    fn new(version: &Version) -> Self {
+        Self {
+            version: version.clone(),
+            settled: ArmStats::default(),
+            live: None,
+            left: None,
+            endpoints: BTreeMap::new(),
+            health: Arc::default(),
+            breaker: None,
+            ejections_before: 0,
+            balance: Balance::default(),
+        }
+    }
+
     /// Keeps plain numbers instead of counters, once nothing is on its way any more.
     fn rest(&mut self) {
         if let Some(counters) = self.live.take_if(|counters| counters.in_flight() == 0) {
@@ -235,7 +249,7 @@ impl Entry {
         ArmTrouble {
             breaker_opened: breaker.map(|(_, opened)| opened).unwrap_or_default(),
             breaker: breaker.map(|(now, _)| state(now)),
-            ejections: self.health.ejections(),
+            ejections: self.ejections_before + self.health.ejections(),
             ejected: named(&|endpoint| endpoint.is_ejected(now)),
             warming: named(&is_new),
         }

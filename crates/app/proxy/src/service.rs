@@ -218,7 +218,7 @@ pub(crate) async fn decide<E: Exchange>(
     let Assigned { ticket, timeout, .. } = assigned;
     match exchange(worker, &ticket, timeout, None, request).await {
         Ok((answer, visit)) => Ok(Answered { ticket, visit, answer, pace: None, capture: None }),
-        Err(failure) => Err(failed(failure, ticket)),
+        Err(failure) => Err(failed(worker, failure, ticket)),
     }
 }
 
@@ -331,7 +331,7 @@ fn unrouted(worker: &Worker, status: StatusCode, reason: &'static str) -> Way {
 }
 
 /// Settles a request that got no answer.
-pub(crate) fn failed(failure: Failure, mut ticket: Ticket) -> Refusal {
+pub(crate) fn failed(worker: &Worker, failure: Failure, mut ticket: Ticket) -> Refusal {
     let (outcome, status, reason) = match failure {
         Failure::Version(Outcome::TimedOut) => {
             (Outcome::TimedOut, StatusCode::GATEWAY_TIMEOUT, "the instance did not answer in time")
@@ -354,6 +354,11 @@ pub(crate) fn failed(failure: Failure, mut ticket: Ticket) -> Refusal {
             "no instance to send the request to",
         ),
     };
+    let broke_off = matches!(outcome, Outcome::ConnectFailed | Outcome::Broken);
+    let arm = &ticket.arm().id;
+    let has_left = || worker.with_table(|t| t.arm(arm).is_none_or(|arm| arm.endpoints.is_empty()));
+    // Nobody of the version is to be asked any more: what broke it off is our stop.
+    let outcome = if broke_off && has_left() { Outcome::Cut } else { outcome };
     ticket.settle(outcome);
     let close = matches!(failure, Failure::ClientLate | Failure::ClientGone);
     let arm = Some(Box::new(ticket.arm().id.clone()));

@@ -1,6 +1,6 @@
 //! One thread with a runtime of its own: its connections, its pool, its view of the table.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,10 +12,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::Error;
-use crate::codec::own::{Roster, Scratches};
+use crate::codec::own::{Leaving, Roster, Scratches};
 use crate::codec::{self, Codec};
 use crate::cohorts::{Cohorts, Collected};
 use crate::compiled::Compiled;
+use crate::counters;
 use crate::mirror::Mirrors;
 use crate::pool::Pool;
 use crate::service::Entry;
@@ -34,8 +35,13 @@ pub(crate) enum Command {
     Acknowledge(oneshot::Sender<()>),
     /// Hand over what is complete of the requests of rollouts.
     Collect(oneshot::Sender<Collected>),
-    /// End when every connection has, or the grace is over.
-    Finish,
+    /// Another process takes over: every connection that can goes there, between two requests;
+    /// the next answer on every other one is its last.
+    Leave(mpsc::UnboundedSender<Leaving>),
+    /// There is no other process any more: the next answer on every connection is its last.
+    Stay,
+    /// End when every connection has, or this grace is over.
+    Finish(Duration),
 }
 
 /// What the tasks of a worker share.
@@ -51,9 +57,12 @@ pub(crate) struct Worker {
     pub(crate) scratches: Scratches,
     pub(crate) cohorts: Rc<Cohorts>,
     pub(crate) mirrors: Mirrors,
+    /// Told when this process is to end, at once or when all has left it: see
+    /// [`Worker::is_leaving`].
     pub(crate) stop: watch::Receiver<bool>,
     /// Told of every table, and of the end.
     pub(crate) changed: Notify,
+    leaving: Cell<bool>,
     table: RefCell<Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>>,
 }
 
@@ -78,8 +87,15 @@ impl Worker {
             mirrors: Mirrors::default(),
             stop,
             changed: Notify::new(),
+            leaving: Cell::new(false),
             table,
         })
+    }
+
+    /// Whether this process will end: the next answer on a connection that cannot be handed over
+    /// is its last.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Looks into the newest table. `look` must not come back here.
@@ -114,7 +130,6 @@ impl Handle {
         shared: Arc<Shared>,
         codec: Codec,
         stop: watch::Receiver<bool>,
-        stop_grace: Duration,
     ) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(Error::Runtime)?;
@@ -122,7 +137,7 @@ impl Handle {
         let name = format!("worker-{index}");
         let work = move || {
             let worker = Worker::new(index, shared, codec, stop);
-            LocalSet::new().block_on(&runtime, work(worker, inbox, stop_grace));
+            LocalSet::new().block_on(&runtime, work(worker, inbox));
             // Tasks that are left are cut off without waiting for blocking ones; there are none.
             runtime.shutdown_background();
         };
@@ -136,15 +151,11 @@ impl Handle {
     }
 }
 
-async fn work(
-    worker: Rc<Worker>,
-    mut inbox: mpsc::UnboundedReceiver<Command>,
-    stop_grace: Duration,
-) {
+async fn work(worker: Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Command>) {
     let roster = Rc::clone(&worker.roster);
     tokio::task::spawn_local(async move { roster.watch_answers().await });
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
+    let grace = loop {
         tokio::select! {
             command = inbox.recv() => match command {
                 Some(Command::Connection(stream, entry, open)) => {
@@ -160,20 +171,39 @@ async fn work(
                     // Whoever asked has ended: so will this worker.
                     let _ = answer.send(worker.cohorts.collect(Instant::now()));
                 }
-                Some(Command::Finish) | None => break,
+                Some(Command::Leave(outbox)) => {
+                    worker.leaving.set(true);
+                    worker.roster.set_outbox(Some(outbox));
+                }
+                Some(Command::Stay) => {
+                    worker.roster.stop();
+                    worker.roster.set_outbox(None);
+                }
+                Some(Command::Finish(grace)) => break grace,
+                None => break Duration::ZERO,
             },
             _ = sweep.tick() => {
                 worker.sweep();
                 worker.roster.tick();
             }
         }
-    }
+    };
+    finish(&worker, &mut sweep, grace).await;
+}
+
+/// Lets what there is come to its end; what has not when the grace is over is cut, and counted so.
+async fn finish(worker: &Worker, sweep: &mut tokio::time::Interval, grace: Duration) {
+    worker.leaving.set(true);
     worker.roster.stop();
     worker.changed.notify_waiters();
-    let deadline = tokio::time::Instant::now() + stop_grace;
+    let deadline = tokio::time::Instant::now() + grace;
     while worker.shared.connections(worker.index) > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(END_INTERVAL).await;
+        tokio::select! {
+            () = tokio::time::sleep(END_INTERVAL) => {}
+            _ = sweep.tick() => worker.roster.tick(),
+        }
     }
+    counters::cut_the_rest();
 }
 
 fn serve(worker: Rc<Worker>, stream: std::net::TcpStream, entry: Entry, open: Open) {

@@ -27,6 +27,11 @@ pub struct ArmStats {
     pub breaker_open: u64,
     /// Requests that found no instance to go to: dropped by us.
     pub dropped: u64,
+    /// Requests that were cut by us: the data plane ended, or their instance was stopped, when
+    /// their time to finish was over. Nobody else's fault, and no fault of the version.
+    pub cut: u64,
+    /// Tunnels (upgraded connections) that were cut the same way. Each counts as answered too.
+    pub tunnels_cut: u64,
     /// Time to the end of the response, in microseconds, of answered requests.
     pub latency: Histogram,
 }
@@ -90,6 +95,8 @@ impl ArmStats {
             retried: operation(self.retried, other.retried),
             breaker_open: operation(self.breaker_open, other.breaker_open),
             dropped: operation(self.dropped, other.dropped),
+            cut: operation(self.cut, other.cut),
+            tunnels_cut: operation(self.tunnels_cut, other.tunnels_cut),
             latency,
         }
     }

@@ -6,6 +6,13 @@ use switchback_domain::Generation;
 /// The admin socket's name, for `switchback_domain::socket_path`.
 pub const SOCKET_NAME: &str = "proxy";
 
+/// The name of the socket on which a data plane hands over to its successor, for
+/// `switchback_domain::socket_path`.
+pub const HANDOVER_NAME: &str = "handover";
+
+/// The argument of a data plane that takes over from the one that runs.
+pub const TAKE_OVER: &str = "--take-over";
+
 /// The file in the state directory that a running data plane holds locked (`flock`): the only
 /// truth about whether one runs. Its content, the process id, is for people.
 pub const LOCK_FILE: &str = "proxy.lock";
@@ -50,10 +57,19 @@ pub struct CheckAnswer {
 pub struct Health {
     /// Its process id.
     pub pid: u32,
-    /// Changes with every start.
+    /// Changes with every start, but not when a process takes over from another one.
     pub incarnation: String,
     /// The newest table in force.
     pub generation: Generation,
     /// Whether it was told to stop and only finishes what it has.
     pub stopping: bool,
+    /// Of the binary that serves; empty when it is older than this field.
+    #[serde(default)]
+    pub version: String,
+    /// Processes that were replaced by this one and finish what they could not hand over.
+    #[serde(default)]
+    pub retiring: u64,
+    /// Connections that this process took over from others.
+    #[serde(default)]
+    pub taken_over: u64,
 }

@@ -6,7 +6,7 @@ use crate::render::look::{Look, Tone};
 use crate::render::number::count;
 use crate::render::table::{self, Cell};
 
-/// One line per version, and the sum: dropped by us must be 0.
+/// One line per version, and the sum: dropped by us must be 0, and what we cut is named.
 pub(crate) fn lines(ledger: &Ledger, look: Look) -> Vec<String> {
     let headers = [
         "SERVICE",
@@ -23,8 +23,14 @@ pub(crate) fn lines(ledger: &Ledger, look: Look) -> Vec<String> {
     let mut lines = table::lines(&headers, &rows, look);
     let dropped: u64 = ledger.versions.iter().map(|entry| entry.stats.dropped).sum();
     let accepted: u64 = ledger.versions.iter().map(|entry| entry.stats.accepted).sum();
-    let tone = if dropped == 0 { Tone::Good } else { Tone::Bad };
-    let text = format!("{}, {dropped} dropped by us", count(accepted, "request"));
+    let cut: u64 = ledger.versions.iter().map(|entry| entry.stats.cut).sum();
+    let tunnels: u64 = ledger.versions.iter().map(|entry| entry.stats.tunnels_cut).sum();
+    let tone = if dropped + cut + tunnels == 0 { Tone::Good } else { Tone::Bad };
+    let mut text = format!("{}, {dropped} dropped by us", count(accepted, "request"));
+    if cut + tunnels > 0 {
+        let tunnels = count(tunnels, "tunnel");
+        text.push_str(&format!(", {cut} and {tunnels} cut by us when their time to end was over"));
+    }
     lines.push(look.paint(tone, &text));
     if ledger.unrouted + ledger.refused > 0 {
         lines.push(format!(
@@ -56,6 +62,14 @@ fn row(entry: &LedgerEntry) -> Vec<Cell> {
 mod tests {
     use super::*;
     use crate::render::samples;
+
+    #[test]
+    fn what_was_cut_is_named() {
+        let mut ledger = samples::ledger();
+        (ledger.versions[0].stats.cut, ledger.versions[0].stats.tunnels_cut) = (2, 1);
+        let text = lines(&ledger, Look::PLAIN).join("\n");
+        assert!(text.contains("0 dropped by us, 2 and 1 tunnel cut by us"), "{text}");
+    }
 
     #[test]
     fn the_sum_says_what_was_dropped() {

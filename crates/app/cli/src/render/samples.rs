@@ -189,9 +189,10 @@ pub(crate) fn status() -> Status {
     Status {
         project: "shop".to_owned(),
         environment: "production".to_owned(),
-        control: ControlStatus { pid: 100, epoch: 3, degraded: None },
+        control: ControlStatus { pid: 100, epoch: 3, version: "0.1.0".to_owned(), degraded: None },
         data_plane: DataPlaneStatus {
             pid: Some(101),
+            version: Some("0.1.0".to_owned()),
             generation: "3.17".to_owned(),
             error: None,
             listening: vec!["127.0.0.1:8080".to_owned()],

@@ -48,6 +48,12 @@ fn planes(status: &Status, look: Look) -> Vec<String> {
         format!("listens on {}", plane.listening.join(", "))
     };
     lines.push(format!("data plane     {pid} {dot} table {} {dot} {listening}", plane.generation));
+    if let Some(other) = plane.version.as_ref().filter(|version| **version != control.version) {
+        let other = if other.is_empty() { "an older version" } else { &clean(other) };
+        let command = "`switchback proxy upgrade` replaces it without a gap";
+        let text = format!("  runs {other}, the control plane {}: {command}", control.version);
+        lines.push(look.paint(Tone::Warn, &text));
+    }
     if let Some(why) = &plane.error {
         lines.push(look.paint(Tone::Bad, &format!("  {}", clean(why))));
     }
@@ -200,6 +206,18 @@ production/web
         status.services[0].operations = vec![serves, isolated];
         let text = lines(&status, 61_000, Look::PLAIN).join("\n");
         assert!(!text.contains("operator"), "{text}");
+    }
+
+    #[test]
+    fn a_data_plane_of_another_version_is_told_of() {
+        let mut status = samples::status();
+        for (version, words) in [("0.0.9", "  runs 0.0.9, the"), ("", "  runs an older version,")] {
+            status.data_plane.version = Some(version.to_owned());
+            let text = lines(&status, 61_000, Look::PLAIN).join("\n");
+            assert!(text.contains(words) && text.contains("proxy upgrade"), "{text}");
+        }
+        status.data_plane.version = None;
+        assert!(!lines(&status, 61_000, Look::PLAIN).join("\n").contains("proxy upgrade"));
     }
 
     #[test]

@@ -23,5 +23,5 @@ pub(crate) mod fuzz;
 
 pub(crate) use connection::serve;
 pub(crate) use link::Link;
-pub(crate) use roster::Roster;
+pub(crate) use roster::{Leaving, Roster};
 pub(crate) use scratch::Scratches;

@@ -38,7 +38,7 @@ impl SharedBreaker {
             Outcome::Answered(class) => Some(class < 4),
             Outcome::ConnectFailed | Outcome::Broken | Outcome::TimedOut => Some(false),
             // Says nothing about the version.
-            Outcome::ClientGone | Outcome::Dropped | Outcome::BreakerOpen => None,
+            Outcome::ClientGone | Outcome::Dropped | Outcome::BreakerOpen | Outcome::Cut => None,
         };
         match is_good {
             Some(is_good) => {

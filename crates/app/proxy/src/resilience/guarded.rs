@@ -54,7 +54,7 @@ pub(crate) async fn guarded<E: Exchange>(
                 Err((failure, mut ticket)) => {
                     let permit = ticket.permit.take();
                     let is_unanswerable = is_unanswerable(failure);
-                    let refusal = failed(failure, ticket);
+                    let refusal = failed(worker, failure, ticket);
                     if is_asked_for {
                         return Err(refusal);
                     }
@@ -168,7 +168,7 @@ impl Case<'_> {
         match self.carry(request, assigned).await {
             Ok(answered) => Some(answered),
             Err((failure, ticket)) => {
-                failed(failure, ticket);
+                failed(worker, failure, ticket);
                 None
             }
         }

@@ -16,23 +16,27 @@ use tokio::sync::Semaphore;
 use super::support::*;
 
 /// The example that Cargo builds beside the tests.
-fn host() -> PathBuf {
+pub(crate) fn host() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     tests.parent().unwrap().parent().unwrap().join("examples/proxy_host")
 }
 
-fn plane(state_dir: impl Into<PathBuf>) -> ProxyDataPlane {
+pub(crate) fn plane(state_dir: impl Into<PathBuf>) -> ProxyDataPlane {
     let mut options = Options::new(state_dir, host());
     options.arguments = vec!["--codec".into(), super::CODEC_NAME.into()];
     ProxyDataPlane::new(options)
 }
 
 /// Kills a process and waits until the kernel has taken it away.
-async fn kill(plane: &ProxyDataPlane) {
-    let pid = i32::try_from(plane.pid().await.unwrap()).unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+pub(crate) async fn kill(plane: &ProxyDataPlane) {
+    kill_nine(plane.pid().await.unwrap());
     eventually("it is dead", async || plane.health().await.is_err()).await;
+}
+
+/// Sends the signal that nobody can catch.
+pub(crate) fn kill_nine(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 #[tokio::test]

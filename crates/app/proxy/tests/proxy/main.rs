@@ -20,6 +20,7 @@ mod own_codec {
     mod support;
     mod switching;
     mod trials;
+    mod upgrade;
 }
 
 #[path = "."]
@@ -36,4 +37,5 @@ mod hyper_codec {
     mod support;
     mod switching;
     mod tls;
+    mod upgrade;
 }

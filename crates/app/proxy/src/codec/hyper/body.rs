@@ -188,8 +188,12 @@ impl Passed {
                 self.settle_if_ended();
             }
             Poll::Ready(Some(Err(_))) => {
-                self.ticket.settle(Outcome::Broken);
-                self.lease = None;
+                let lease = self.lease.take();
+                let serves = |lease: &Lease| lease.worker.serves(lease.visit.endpoint.id);
+                // Once the instance was taken out of the table, it is our stop that breaks it off.
+                let outcome =
+                    if lease.as_ref().is_none_or(serves) { Outcome::Broken } else { Outcome::Cut };
+                self.ticket.settle(outcome);
             }
             Poll::Pending => {
                 let pace = self.pace.as_mut();

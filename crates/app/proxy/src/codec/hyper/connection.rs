@@ -23,7 +23,9 @@ use super::flow::Flow;
 use super::request::answer;
 use super::socket::{Socket, Watch};
 use crate::codec::http2;
-use crate::limits::{BUFFER_BYTES_MAX, HEADER_BYTES_MAX, HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX};
+use crate::limits::{
+    BUFFER_BYTES_MAX, HEADER_BYTES_MAX, HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX, LAST_REST_MAX,
+};
 use crate::service::Entry;
 use crate::socket::begins_http2;
 use crate::tls::{Listener, accept};
@@ -75,13 +77,14 @@ impl Doing {
         *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    fn limit(&self) -> Limit {
+    fn limit(&self, ends: bool) -> Limit {
+        let rest_max = if ends { LAST_REST_MAX } else { KEEP_ALIVE_IDLE_MAX };
         let Some(since) = *self.resting.lock().unwrap_or_else(PoisonError::into_inner) else {
             return Limit::Later(HEADER_READ_MAX);
         };
         let (spent, allowed, over) = match self.watch.hears_for() {
             Some(reading) => (reading, HEADER_READ_MAX, Limit::Slow),
-            None => (since.elapsed(), KEEP_ALIVE_IDLE_MAX, Limit::Rested),
+            None => (since.elapsed(), rest_max, Limit::Rested),
         };
         match allowed.checked_sub(spent) {
             // A head may begin at any time, so never sleep past its limit.
@@ -163,8 +166,12 @@ where
                 }
                 return;
             }
-            () = look.as_mut() => match doing.limit() {
-                Limit::Later(left) => look.as_mut().reset(Instant::now() + left),
+            () = look.as_mut() => match doing.limit(worker.roster.is_stopping()) {
+                Limit::Later(left) => {
+                    // The end may come at any time, once it was announced.
+                    let left = if stopping { left.min(LAST_REST_MAX) } else { left };
+                    look.as_mut().reset(Instant::now() + left);
+                }
                 Limit::Rested => return,
                 Limit::Slow => {
                     worker.shared.refused(worker.index);
@@ -176,8 +183,9 @@ where
                 }
             },
             _ = stop.wait_for(|stop| *stop), if !stopping => {
+                // Its next answer is the last one; until then the client has its chance to ask.
                 stopping = true;
-                connection.as_mut().graceful_shutdown();
+                look.as_mut().reset(Instant::now());
             }
         }
     }

@@ -43,7 +43,7 @@ pub(crate) async fn answer(
         Ok(asked) => asked,
         Err(refusal) => {
             worker.shared.refused(worker.index);
-            return refused(&refusal, busy);
+            return refused(&refusal, worker.is_leaving(), busy);
         }
     };
     let (mut request, client) = Asking::new(request, caller, host, welcome.subject);
@@ -55,7 +55,7 @@ pub(crate) async fn answer(
             }
             response
         }
-        Err(refusal) => refused(&refusal, busy),
+        Err(refusal) => refused(&refusal, worker.is_leaving(), busy),
     };
     if let Some(hsts) = welcome.hsts {
         response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
@@ -449,7 +449,7 @@ fn respond(
         _ if !headers::has_plain_framing(response.headers()) => {}
         None if switches => {}
         Some(client) if switches => {
-            ticket.settle(Outcome::Answered(0));
+            ticket.open_tunnel();
             tunnel::start(client, &mut response, ticket, lease);
             return switched(response, busy);
         }
@@ -457,12 +457,16 @@ fn respond(
             let (mut parts, body) = response.into_parts();
             parts.version = Version::HTTP_11;
             headers::to_client(&mut parts.headers);
+            // Streams are told of the end by their connection.
+            if worker.is_leaving() && busy.is_some() {
+                parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             let head = (parts.status, &parts.headers);
             let passed = Passed::new(body, ticket, head, lease).watched(pace, capture);
             return Response::from_parts(parts, ResponseBody::passed(passed, busy));
         }
     }
-    refused(&failed(Failure::Version(Outcome::Broken), ticket), busy)
+    refused(&failed(worker, Failure::Version(Outcome::Broken), ticket), worker.is_leaving(), busy)
 }
 
 /// The 101 that opens a tunnel.
@@ -478,7 +482,8 @@ fn switched(response: Response<Flow>, busy: Option<Activity>) -> Response<Respon
 }
 
 /// A response of our own: says that it is Switchback's, and why.
-fn refused(refusal: &Refusal, busy: Option<Activity>) -> Response<ResponseBody> {
+fn refused(refusal: &Refusal, leaving: bool, busy: Option<Activity>) -> Response<ResponseBody> {
+    let leaving = leaving && busy.is_some();
     let mut response = Response::new(ResponseBody::own(refusal.body(), busy));
     *response.status_mut() = refusal.status;
     for (name, value) in refusal.fields() {
@@ -487,7 +492,7 @@ fn refused(refusal: &Refusal, busy: Option<Activity>) -> Response<ResponseBody> 
             response.headers_mut().insert(name, value);
         }
     }
-    if refusal.close {
+    if refusal.close || leaving {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -13,7 +13,7 @@ use super::flight::Flight;
 use super::head::{self, Head};
 use super::relay::{After, pass_on};
 use super::response::{Client, write_refusal};
-use super::roster::Seat;
+use super::roster::{Rested, Seat};
 use super::scratch::{Lent, Scratch};
 use crate::codec::{http2, hyper};
 use crate::limits::{LINGER_MAX, OWN_ANSWER_BYTES_PER_SECOND_MIN};
@@ -37,18 +37,25 @@ pub(crate) fn serve(
 ) -> impl Future<Output = ()> {
     let seat = Seat::take(&worker.roster);
     async move {
-        let (mut client, _open) = (stream, open);
+        let mut client = stream;
         set_up(&client);
-        if seat.rest(&client).await && Box::pin(begins_http2(&client)).await {
-            drop(seat);
-            return Box::pin(in_http2(worker, client, entry)).await;
-        }
-        while seat.rest(&client).await {
+        let mut is_new = true;
+        loop {
+            match seat.rest(&client).await {
+                Rested::Heard => {}
+                Rested::Over => return,
+                Rested::Leaves => return worker.roster.hand_out(client, entry, open),
+            }
+            if std::mem::take(&mut is_new) && Box::pin(begins_http2(&client)).await {
+                drop(seat);
+                Box::pin(in_http2(worker, client, entry)).await;
+                return drop(open);
+            }
             match Box::pin(converse(&worker, &mut client, &entry, &seat)).await {
                 After::Rest => {}
                 After::Close => return Box::pin(linger(&client)).await,
                 After::Abort => return,
-                After::Tunnel(tunnel) => return Box::pin(tunnel.run(client)).await,
+                After::Tunnel(tunnel) => return Box::pin(tunnel.run(&worker, client)).await,
             }
         }
     }

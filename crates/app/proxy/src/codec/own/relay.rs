@@ -56,7 +56,7 @@ pub(super) async fn pass_on(flight: &mut Flight<'_>, answered: Answered<Answer>)
     let Answered { mut ticket, visit, answer: Answer { link, response }, pace, capture } = answered;
     flight.scratch.instance.begin(response.bytes, response.body);
     if response.status == 101 {
-        ticket.settle(Outcome::Answered(0));
+        ticket.open_tunnel();
         return After::Tunnel(Box::new(tunnel(flight, ticket, visit, link)));
     }
     flight.scratch.response.set_framing(response.framing);
@@ -81,7 +81,7 @@ pub(super) async fn pass_on(flight: &mut Flight<'_>, answered: Answered<Answer>)
         Err(Cut::Client) => After::Abort,
         Err(cut @ (Cut::Instance | Cut::Late)) => {
             let late = matches!(cut, Cut::Late);
-            relay.ticket.settle(if late { Outcome::TimedOut } else { Outcome::Broken });
+            relay.ticket.settle(if late { Outcome::TimedOut } else { relay.breaking() });
             if response.framing == Framing::UntilClose {
                 // An orderly end would say that this was all.
                 let _ = socket2::SockRef::from(&*relay.flight.client)
@@ -116,6 +116,12 @@ impl Relay<'_, '_> {
             self.ended();
         }
         Ok(())
+    }
+
+    /// What it is when the instance breaks off: once it was taken out of the table, our stop.
+    fn breaking(&self) -> Outcome {
+        let serves = |(_, visit): &(Link, Visit)| self.flight.worker.serves(visit.endpoint.id);
+        if self.source.as_ref().is_none_or(serves) { Outcome::Broken } else { Outcome::Cut }
     }
 
     /// The whole answer is here: nothing more can go wrong on the instance's side.

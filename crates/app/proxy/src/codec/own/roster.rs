@@ -11,10 +11,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 
-use crate::limits::{HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX};
+use crate::limits::{HEADER_READ_MAX, KEEP_ALIVE_IDLE_MAX, LAST_REST_MAX};
+use crate::service::Entry;
+use crate::shared::Open;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,26 @@ enum Doing {
 }
 
 const NEVER: u64 = u64::MAX;
+/// A connection on its way to another process: between two requests, with nothing read.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) entry: Entry,
+    /// Counted here until it is there.
+    #[expect(dead_code, reason = "it counts until it is dropped")]
+    pub(crate) open: Open,
+}
+
+/// Why a connection rests no longer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rested {
+    /// There is something to read.
+    Heard,
+    /// It has rested too long.
+    Over,
+    /// Another process takes it over.
+    Leaves,
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -50,6 +72,9 @@ pub(crate) struct Roster {
     free: RefCell<Vec<usize>>,
     ticks: Cell<u32>,
     stopping: Cell<bool>,
+    /// Where resting connections go.
+    outbox: RefCell<Option<mpsc::UnboundedSender<Leaving>>>,
+    leaving: Cell<bool>,
     began: Instant,
     /// No answer is late before this.
     next_due: Cell<u64>,
@@ -64,6 +89,8 @@ impl Default for Roster {
             free: RefCell::default(),
             ticks: Cell::default(),
             stopping: Cell::default(),
+            outbox: RefCell::default(),
+            leaving: Cell::default(),
             began: Instant::now(),
             next_due: Cell::new(NEVER),
             sooner: Notify::new(),
@@ -79,6 +106,7 @@ impl Roster {
         self.tell(|slot| {
             let limit = match slot.doing {
                 Doing::Nothing | Doing::Busy => return false,
+                Doing::Resting if self.stopping.get() => LAST_REST_MAX,
                 Doing::Resting => KEEP_ALIVE_IDLE_MAX,
                 Doing::Reading => HEADER_READ_MAX,
             };
@@ -114,10 +142,29 @@ impl Roster {
         self.next_due.set(next);
     }
 
-    /// From now on no connection rests.
+    /// From now on each connection's next answer is its last, and those that rest are closed only
+    /// when their clients had the chance to hear of it.
     pub(crate) fn stop(&self) {
         self.stopping.set(true);
-        self.tell(|slot| slot.doing == Doing::Resting);
+    }
+
+    /// From now on every connection that rests goes there, what the client has sent meanwhile
+    /// unread. `None` takes it back: they stay.
+    pub(crate) fn set_outbox(&self, outbox: Option<mpsc::UnboundedSender<Leaving>>) {
+        self.leaving.set(outbox.is_some());
+        *self.outbox.borrow_mut() = outbox;
+        if self.leaving.get() {
+            self.tell(|slot| slot.doing == Doing::Resting);
+        }
+    }
+
+    /// Hands a connection out that [`Rested::Leaves`].
+    pub(super) fn hand_out(&self, client: TcpStream, entry: Entry, open: Open) {
+        let Ok(stream) = client.into_std() else { return };
+        if let Some(outbox) = &*self.outbox.borrow() {
+            // Whoever takes them out ends after the last worker.
+            let _ = outbox.send(Leaving { stream, entry, open });
+        }
     }
 
     /// Whether the next response is a connection's last.
@@ -200,9 +247,6 @@ impl Seat {
     /// The request has ended.
     pub(super) fn rests(&self) {
         self.set(Doing::Resting);
-        if self.roster.is_stopping() {
-            self.with(|slot| slot.told = true);
-        }
     }
 
     /// Whether its time is over; if not, the task is woken when it is.
@@ -216,12 +260,14 @@ impl Seat {
         })
     }
 
-    /// Waits for something to read; `false` when it has rested too long.
-    pub(super) async fn rest(&self, stream: &TcpStream) -> bool {
+    /// Waits for something to read, or for the end of the rest.
+    pub(super) async fn rest(&self, stream: &TcpStream) -> Rested {
         poll_fn(|context| match stream.poll_read_ready(context) {
+            // Whatever can be read is read where the connection goes.
+            _ if self.roster.leaving.get() => Poll::Ready(Rested::Leaves),
             // A client that spoke in the last moment is heard.
-            Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending if self.is_told(context) => Poll::Ready(false),
+            Poll::Ready(_) => Poll::Ready(Rested::Heard),
+            Poll::Pending if self.is_told(context) => Poll::Ready(Rested::Over),
             Poll::Pending => Poll::Pending,
         })
         .await
@@ -271,7 +317,7 @@ mod tests {
         };
         tokio::select! {
             biased;
-            heard = resting.rest(&stream) => assert!(!heard),
+            rested = resting.rest(&stream) => assert_eq!(rested, Rested::Over),
             () = ticking => {}
         }
         assert!(!wait(&busy));
@@ -316,9 +362,13 @@ mod tests {
         assert!(wait(&reading) && !wait(&resting));
         reading.is_busy();
         roster.stop();
-        assert!(!wait(&reading) && wait(&resting) && roster.is_stopping());
         reading.rests();
-        assert!(wait(&reading));
+        assert!(!wait(&reading) && roster.is_stopping(), "its client may be asking just now");
+        for _ in 0..=LAST_REST_MAX.as_secs() {
+            assert!(!wait(&reading));
+            roster.tick();
+        }
+        assert!(wait(&reading) && wait(&resting));
         drop((reading, resting));
         assert_eq!(roster.free.borrow().len(), 2);
         assert!(!wait(&Seat::take(&roster)), "a slot forgets who had it");

@@ -1,11 +1,13 @@
-//! After a 101: bytes in both directions until either side ends. The request counts as answered
-//! from the start of the tunnel, and as in flight until its end.
+//! After a 101: what was read of the new protocol already goes first. The request counts as
+//! answered from the start of the tunnel, and as in flight until its end.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::compiled::Visit;
 use crate::counters::Ticket;
+use crate::tunnel::{Side, ended, join};
+use crate::worker::Worker;
 
 /// What one is made of.
 #[derive(Debug)]
@@ -19,15 +21,16 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) async fn run(self, mut client: TcpStream) {
+    pub(super) async fn run(self, worker: &Worker, mut client: TcpStream) {
         let Self { ticket, visit, mut instance, to_client, to_instance } = self;
-        let _held = (ticket, visit);
         let begun =
             tokio::try_join!(client.write_all(&to_client), instance.write_all(&to_instance));
-        if begun.is_ok() {
+        let first = if begun.is_ok() {
             drop((to_client, to_instance));
-            // How a tunnel ends is between the two sides.
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut instance).await;
-        }
+            join(client.split(), instance.split()).await
+        } else {
+            Side::Client
+        };
+        ended(worker, ticket, &visit, first);
     }
 }
