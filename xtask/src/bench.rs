@@ -1,4 +1,4 @@
-//! Benchmarks against the peers: `cargo xtask bench proxy` and `cargo xtask bench switch`.
+//! Benchmarks against the peers: `cargo xtask bench proxy`, `switch` and `judge`.
 //!
 //! Everything runs on the loopback address of this machine, in one run, and is stopped again.
 //! Figures of different runs are not to be compared; ratios of one run are.
@@ -6,6 +6,7 @@
 mod address;
 mod goals;
 mod idle;
+mod judge;
 mod load;
 mod peers;
 mod plan;
@@ -34,7 +35,13 @@ pub(crate) const USAGE: &str = "  bench proxy|switch  measure us beside nginx, H
     --quick             less of everything, under 60 s after the build
     --json              print one JSON document instead of the tables
     --write             put the tables into docs/benchmarks.md
-    --binary FILE       measure this build of switchback instead of building it";
+    --binary FILE       measure this build of switchback instead of building it
+  bench judge         the judge beside others in simulated rollouts; the same results everywhere
+    --smoke             less of it, under 60 s after the build; fails if anything is not as it should be
+    --full              all of the protocol: hours
+    --json              print one JSON document instead of the tables
+    --write             put the tables into docs/decision-engine.md
+    --seed N, --threads N, --minutes N, --runs N, --only TEXT, --from FILE, --break NAME";
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,10 +54,13 @@ pub(crate) struct Options {
 
 /// Runs one benchmark: `which`, and its options.
 pub(crate) fn run(root: &Path, which: &str, arguments: &[&str]) -> Result<ExitCode> {
+    if which == "judge" {
+        return judge::run(root, arguments);
+    }
     let bench = match which {
         "proxy" => proxy::run,
         "switch" => switch::run,
-        _ => bail!("no such benchmark: {which}; there are proxy and switch"),
+        _ => bail!("no such benchmark: {which}; there are proxy, switch and judge"),
     };
     let options = parse(arguments)?;
     let world = World::new(root, options.binary.as_deref(), options.quick)?;

@@ -108,6 +108,11 @@ fn safety_has_mean_one_at_the_boundary_and_less_beyond_it() {
 /// Latencies in three classes; the labels of `requests` requests are enumerated with all their
 /// outcomes under the candidate's and the baseline's laws.
 fn latency_mean(candidate: [f64; 3], baseline: [f64; 3], requests: u32) -> f64 {
+    capped_mean(candidate, baseline, requests, f64::INFINITY)
+}
+
+/// The same with an evidence cap of so many nats a second.
+fn capped_mean(candidate: [f64; 3], baseline: [f64; 3], requests: u32, nats: f64) -> f64 {
     let mut history = Histogram::default();
     (0..40).for_each(|step| history.record(20_000 + 1_000 * step));
     let cases: Vec<(bool, usize)> =
@@ -115,7 +120,7 @@ fn latency_mean(candidate: [f64; 3], baseline: [f64; 3], requests: u32) -> f64 {
     let mut mean = 0.0;
     for code in 0..6_usize.pow(requests) {
         let (start, slack) = (Timestamp::default(), Slack::from_percent(0));
-        let mut latency = Latency::new(&history, slack, u64::MAX, f64::INFINITY, start);
+        let mut latency = Latency::new(&history, slack, u64::MAX, nats, start);
         let (mut probability, mut code, mut now) = (1.0, code, Timestamp::default());
         for request in 0..requests as usize {
             let (is_candidate, class) = cases[code % 6];
@@ -147,4 +152,14 @@ fn latency_evidence_has_mean_one_under_equal_laws_and_less_if_the_candidate_is_f
         assert!(mean <= 1.0 + 1e-12, "{faster:?}: {mean}");
     }
     assert!(latency_mean([0.1, 0.1, 0.8], law, 3) > 1.0, "power");
+}
+
+#[test]
+fn a_cap_that_binds_only_ever_takes_evidence_away() {
+    let law = [0.5, 0.3, 0.2];
+    // 0.17 nats from one request to the next, where a slow one would bring more than one.
+    let capped = capped_mean(law, law, 3, 0.001);
+    assert!(capped < 1.0, "{capped}");
+    let slower = capped_mean([0.1, 0.1, 0.8], law, 3, 0.001);
+    assert!(slower < latency_mean([0.1, 0.1, 0.8], law, 3), "{slower}");
 }
