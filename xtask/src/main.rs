@@ -1,5 +1,5 @@
 //! Checks, generators and benchmarks of this repository: `cargo xtask layers | tidy | generate |
-//! locked | bench`.
+//! locked | bench | simulate`.
 //!
 //! Each check prints every violation with its place and ends with exit code 1 if there is any.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
@@ -9,6 +9,7 @@ mod code;
 mod generate;
 mod layers;
 mod locked;
+mod simulate;
 mod tidy;
 
 use std::path::Path;
@@ -42,9 +43,10 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ["generate"] => generate::write(root).map(|()| ExitCode::SUCCESS),
         ["generate", "--check"] => Ok(report("generate", &generate::check(root)?)),
         ["bench", which, ref options @ ..] => bench::run(root, which, options),
+        ["simulate", ref options @ ..] => simulate::run(root, options),
         ["locked", max] => Ok(report("locked", &locked::check(root, max)?)),
         _ => {
-            eprintln!("{USAGE}\n{}", bench::USAGE);
+            eprintln!("{USAGE}\n{}\n{}", simulate::USAGE, bench::USAGE);
             Ok(ExitCode::from(64))
         }
     }

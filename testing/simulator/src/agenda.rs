@@ -2,34 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use switchback_domain::{Epoch, InstanceHealth, ReleaseId, Timestamp};
-use switchback_engine::EventKind;
+use switchback_control::Shifts;
+use switchback_domain::{Generation, InstanceId, ServiceKey, Timestamp};
+use switchback_engine::RolloutId;
+use switchback_ports::data_plane;
+use switchback_ports::runtime::{Instance, InstanceSpec};
+use switchback_routing::Table;
 
-use crate::plane::Table;
+use crate::nature::Condition;
 
-/// Something that will happen. What was meant for an earlier life of the control plane is lost.
-#[derive(Debug, Clone)]
+/// Something that will happen. What was meant for a life of the control plane that is over is
+/// lost; what was meant for one that stands still waits for it.
+#[derive(Debug)]
 pub(crate) enum Happening {
     /// An instance changes by itself, unless it changed otherwise before.
-    Change { release: ReleaseId, ordinal: u32, life: u64, to: InstanceHealth },
-    /// A stopping instance is gone.
-    Gone { release: ReleaseId, ordinal: u32, life: u64 },
-    /// The control plane looks at the instances of a release.
-    Observe { epoch: Epoch, release: ReleaseId },
-    /// A table reaches the data plane.
-    Arrive { epoch: Epoch, table: Table },
-    /// The data plane's answer reaches the control plane.
-    Acknowledge { epoch: Epoch, table: Table },
-    /// The control plane looks whether its table has arrived.
-    Republish { epoch: Epoch },
-    /// A result reaches the control plane.
-    Answer { epoch: Epoch, kind: EventKind },
-    /// The judge looks, again and again.
-    Judge { epoch: Epoch },
-    /// The engine's alarm clock.
-    Wake { epoch: Epoch },
-    /// The control plane looks at everything.
-    Poll { epoch: Epoch },
+    Change { id: InstanceId, stamp: u64, to: Condition },
+    /// A stop is carried out in full.
+    Gone { life: u64, id: InstanceId, stamp: u64 },
+    /// An order to start reaches the runtime.
+    Start { life: u64, spec: Box<InstanceSpec>, generation: Generation },
+    /// An order to stop reaches the runtime.
+    Stop { life: u64, id: InstanceId, generation: Generation },
+    /// A table reaches the data plane; `answers` if somebody waits for that.
+    Arrive { life: u64, table: Box<Table>, shifts: Shifts, answers: bool },
+    /// The data plane can be reached again, is heard again, listens again.
+    Mend,
+    /// Something for a life of the control plane.
+    Tell { life: u64, news: News },
     /// A dead control plane is started again.
     Restart,
     /// Somebody asks for a rollout.
@@ -40,6 +39,23 @@ pub(crate) enum Happening {
     Repair,
     /// An operator looks after what waits for one.
     Help,
+    /// A control plane that stood still goes on.
+    Thaw,
+}
+
+/// What a control plane comes to know.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The instances as they are, or as they were when it was asked.
+    Listed(Option<Vec<Instance>>),
+    /// It is time for a probe; void if its number is not the newest.
+    Probe(InstanceId, u64),
+    Started(InstanceId, Result<(), String>),
+    Stopped(InstanceId, bool),
+    Published(Box<Table>, Shifts, Result<Generation, data_plane::Error>),
+    HookDone(ServiceKey, RolloutId, usize, bool),
+    /// Time to look at everything; void if its number is not the newest.
+    Look(u64),
 }
 
 /// Happenings in order.

@@ -23,7 +23,14 @@ pub(crate) struct Oracle {
     word: bool,
     /// How often the present step was granted more time.
     progress: u32,
+    /// What the control plane had heard about the candidate when the present step began.
+    heard_before: u64,
+    heard_next: Option<u64>,
+    /// When it began: later than `entered_at` says after a pause, during which the judge looks on.
+    began: Timestamp,
+    began_next: Option<Timestamp>,
     ended: BTreeMap<RolloutId, u32>,
+    accepted: BTreeSet<RolloutId>,
 }
 
 /// A transition with what is around it.
@@ -34,6 +41,10 @@ pub(crate) struct Moment<'a> {
     pub(crate) now: Timestamp,
     /// Whom the data plane serves.
     pub(crate) served: &'a Split<ReleaseId>,
+    /// Requests of the candidate that the control plane was told of, ever.
+    pub(crate) heard: u64,
+    /// How many of a thousand requests to the candidate fail in truth.
+    pub(crate) errors: u32,
 }
 
 impl Oracle {
@@ -43,11 +54,15 @@ impl Oracle {
             return Err(format!("invariant {}: {}", violation.invariant, violation.text));
         }
         self.learn(moment);
+        self.check_verdict(moment)?;
         self.check_ended(moment)?;
         check_effects(moment)?;
         check_weights(moment)?;
         check_shrinking(moment)?;
         check_words(moment)?;
+        check_request(moment)?;
+        check_way_back(moment)?;
+        check_held(moment)?;
         check_revisions(moment)?;
         if let Some(rollout) = &after.rollout {
             check_baseline(moment, rollout)?;
@@ -58,16 +73,31 @@ impl Oracle {
         Ok(())
     }
 
-    /// Rollouts that have ended, so far.
-    pub(crate) fn ended(&self) -> BTreeSet<RolloutId> {
-        self.ended.keys().copied().collect()
+    /// Rollouts that were asked for, taken in and have not ended.
+    pub(crate) fn open(&self) -> BTreeSet<RolloutId> {
+        self.accepted.iter().filter(|id| !self.ended.contains_key(id)).copied().collect()
     }
 
     fn learn(&mut self, moment: &Moment<'_>) {
         let active = moment.before.rollout.as_ref().map(|rollout| rollout.request.id);
         if self.rollout != active {
-            *self =
-                Self { rollout: active, ended: std::mem::take(&mut self.ended), ..Self::default() };
+            let (ended, accepted) =
+                (std::mem::take(&mut self.ended), std::mem::take(&mut self.accepted));
+            *self = Self { rollout: active, ended, accepted, ..Self::default() };
+        }
+        let place = |service: &Service| {
+            service.rollout.as_ref().map(|rollout| (rollout.request.id, rollout.position))
+        };
+        if place(moment.before) != place(&moment.next.service) {
+            self.heard_next = Some(moment.heard);
+            self.began_next = Some(moment.now);
+        }
+        if let EventKind::Requested(request) = &moment.event.kind {
+            let (id, after) = (request.id, &moment.next.service);
+            let active = after.rollout.as_ref().map(|rollout| rollout.request.id);
+            if active == Some(id) || after.queue.iter().any(|waiting| waiting.id == id) {
+                self.accepted.insert(id);
+            }
         }
         match &moment.event.kind {
             EventKind::HookFinished { rollout, position, passed: true, .. }
@@ -91,6 +121,35 @@ impl Oracle {
             | EventKind::Operated(_)
             | EventKind::Ticked => {}
         }
+    }
+
+    /// Missing data is no pass, and what fails is not found safe.
+    fn check_verdict(&mut self, moment: &Moment<'_>) -> Result<(), String> {
+        let before = std::mem::replace(&mut self.heard_before, 0);
+        self.heard_before = self.heard_next.take().unwrap_or(before);
+        let began = self.began;
+        self.began = self.began_next.take().unwrap_or(began);
+        let (EventKind::Judged { position, verdict, .. }, Some(was)) =
+            (&moment.event.kind, &moment.before.rollout)
+        else {
+            return Ok(());
+        };
+        let Some(PlanStep::Analysis(step)) = was.current() else { return Ok(()) };
+        let is_pass = verdict.outcome == Outcome::Safe && was.position == *position;
+        if !is_pass || was.request.id != self.rollout.unwrap_or(was.request.id) {
+            return Ok(());
+        }
+        if moment.now < began + step.duration {
+            return Err(format!("found safe after {:?}", moment.now.since(began)));
+        }
+        let heard = moment.heard.saturating_sub(before);
+        if heard < step.thresholds.samples_min {
+            return Err(format!("found safe after {heard} requests"));
+        }
+        if moment.errors >= 200 {
+            return Err(format!("found safe while {} of 1000 requests fail", moment.errors));
+        }
+        Ok(())
     }
 
     /// Every rollout ends once, and what has ended stays so.
@@ -152,6 +211,17 @@ impl Oracle {
                 return Err(format!("promoted although step {} was not passed", position + 1));
             }
         }
+        let asks = !rollout.request.policy.auto_promote
+            && rollout.baseline.is_some()
+            && rollout.request.kind == RequestKind::Deploy;
+        let waits = |step: &PlanStep| matches!(step, PlanStep::Approve | PlanStep::Pause(None));
+        if !self.word && (asks || rollout.plan.iter().any(waits)) {
+            return Err("promoted although nobody gave the word".to_owned());
+        }
+        let restorable = moment.next.service.revision_to_restore(None).is_some();
+        if rollout.baseline.is_some() && !restorable {
+            return Err("promoted and there is nothing to go back to".to_owned());
+        }
         let ready = moment.next.service.pool(rollout.candidate()).ready();
         if ready < needed(rollout, Weight::ALL) {
             return Err(format!("promoted with {ready} ready instances"));
@@ -165,7 +235,8 @@ fn check_revisions(moment: &Moment<'_>) -> Result<(), String> {
     let number = |service: &Service| service.stable().map_or(0, |stable| stable.number);
     let added = number(&moment.next.service) - number(moment.before);
     let was_promoted = moment.before.rollout.as_ref().is_none_or(|rollout| rollout.promoted);
-    if added > u64::from(!was_promoted) { Err("one promotion too many".to_owned()) } else { Ok(()) }
+    let is_step = added <= u64::from(!was_promoted);
+    if !is_step { Err("one promotion too many".to_owned()) } else { Ok(()) }
 }
 
 /// Whoever says `promote` or `resume` is not answered by a deadline that ran while it was waited
@@ -185,6 +256,68 @@ fn check_words(moment: &Moment<'_>) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whoever asks for something and is not refused gets it, or waits for it.
+fn check_request(moment: &Moment<'_>) -> Result<(), String> {
+    let EventKind::Requested(request) = &moment.event.kind else { return Ok(()) };
+    let after = &moment.next.service;
+    let runs = after.rollout.as_ref().is_some_and(|rollout| rollout.request.id == request.id);
+    let waits = after.queue.iter().any(|waiting| waiting.id == request.id);
+    let ended = after.ended.iter().any(|ended| ended.rollout.request.id == request.id);
+    let serves = after.stable().is_some_and(|stable| stable.release == request.release.id);
+    if runs || waits || ended || serves { Ok(()) } else { Err("a request was lost".to_owned()) }
+}
+
+/// Nothing begins without a way back, unless somebody accepted that.
+fn check_way_back(moment: &Moment<'_>) -> Result<(), String> {
+    let (EventKind::WayBackChecked { obstacles, .. }, Some(was)) =
+        (&moment.event.kind, &moment.before.rollout)
+    else {
+        return Ok(());
+    };
+    let is_asked = was.current() == Some(&PlanStep::VerifyWayBack) && !was.passed;
+    let goes_on = moment
+        .next
+        .service
+        .rollout
+        .as_ref()
+        .is_some_and(|rollout| rollout.request.id == was.request.id && rollout.is_forward());
+    if is_asked && goes_on && !obstacles.is_empty() && !was.request.accept_no_rollback {
+        return Err("went on without a way back".to_owned());
+    }
+    Ok(())
+}
+
+/// What is paused stays where it is unless somebody says so, and a timed pause takes its time.
+fn check_held(moment: &Moment<'_>) -> Result<(), String> {
+    let (Some(was), Some(is)) = (&moment.before.rollout, &moment.next.service.rollout) else {
+        return Ok(());
+    };
+    let is_word = match &moment.event.kind {
+        EventKind::Commanded(_) | EventKind::Requested(_) => true,
+        EventKind::PoolObserved { .. }
+        | EventKind::Operated(_)
+        | EventKind::TrafficAcknowledged { .. }
+        | EventKind::WayBackChecked { .. }
+        | EventKind::HookFinished { .. }
+        | EventKind::Judged { .. }
+        | EventKind::Ticked => false,
+    };
+    let moved = was.request.id == is.request.id && is.is_forward() && was.position != is.position;
+    if is_word || !moved {
+        return Ok(());
+    }
+    if was.paused.is_some() && was.is_forward() {
+        return Err("went on although it is paused".to_owned());
+    }
+    if let Some(PlanStep::Pause(Some(pause))) = was.current()
+        && !was.approved
+        && moment.now < was.entered_at + *pause
+    {
+        return Err(format!("a pause of {pause:?} ended early"));
+    }
+    Ok(())
 }
 
 fn check_effects(moment: &Moment<'_>) -> Result<(), String> {
@@ -239,7 +372,10 @@ fn needed(rollout: &Rollout, weight: Weight) -> u32 {
         RequestKind::Deploy if is_rolling => policy.max_unavailable,
         RequestKind::Deploy | RequestKind::Rollback => 0,
     };
-    weight.share_of(policy.replicas.saturating_sub(missing)).max(1)
+    // Said independently of `Weight::share_of`.
+    let strength = policy.replicas.saturating_sub(missing);
+    let parts = u32::from(weight.basis_points()) * strength;
+    (parts / 10_000 + u32::from(!parts.is_multiple_of(10_000))).max(1)
 }
 
 /// Invariant 5: nothing is stopped while the data plane gives it requests, as the data plane

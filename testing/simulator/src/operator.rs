@@ -4,29 +4,43 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
+use switchback_domain::route::RouteRules;
 use switchback_domain::strategy::{
     AnalysisStep, BusyPolicy, FailureAction, Hook, RolloutPolicy, Step, StrategyKind,
 };
-use switchback_domain::trigger::{Thresholds, Triggers};
-use switchback_domain::workload::RuntimeKind;
+use switchback_domain::tls::UpstreamSpec;
+use switchback_domain::trigger::{Threshold, Thresholds, Triggers};
+use switchback_domain::workload::{RouteSpec, RuntimeKind};
 use switchback_domain::{Release, ReleaseId, ServiceKey, Version, Weight, Workload};
 use switchback_engine::Command;
 
 use crate::random::Random;
 
+/// The shortest drain timeout that is drawn, in milliseconds.
+pub(crate) const DRAIN_LEAST: u32 = 1_000;
+
 /// A version of the service. Its id is readable, because timelines are for people.
-pub(crate) fn release(key: &ServiceKey, number: u32) -> Release {
+pub(crate) fn release(key: &ServiceKey, number: u32, port: u16) -> Release {
     let second = Duration::from_secs(1);
     let readiness = Probe {
         action: ProbeAction::Tcp,
         interval: second,
         timeout: second,
-        healthy_after: 1,
-        unhealthy_after: 1,
+        healthy_after: 1 + number % 2,
+        unhealthy_after: 1 + number % 3,
+    };
+    let route = RouteSpec {
+        listen: std::net::SocketAddr::from(([127, 0, 0, 1], port)),
+        hosts: Vec::new(),
+        path_prefix: "/".to_owned(),
+        timeout: Duration::from_secs(30),
+        rules: RouteRules::default(),
+        tls: None,
+        upstream: UpstreamSpec::default(),
     };
     let workload = Workload {
         runtime: RuntimeKind::Process,
-        command: vec!["./api".to_owned()],
+        command: vec!["api".to_owned()],
         working_dir: "/srv".to_owned(),
         env: BTreeMap::new(),
         config: Vec::new(),
@@ -36,11 +50,12 @@ pub(crate) fn release(key: &ServiceKey, number: u32) -> Release {
             readiness,
             min_healthy_time: Duration::ZERO,
         },
-        route: None,
-        stop_timeout: Duration::from_secs(10),
+        route: Some(route),
+        stop_timeout: Duration::from_secs(5),
     };
     let version = Version::new(format!("v{number}")).expect("a letter and digits");
-    Release { id: ReleaseId::from_stored(version.as_str()), key: key.clone(), version, workload }
+    let id = ReleaseId::from_stored(version.as_str());
+    Release { id, key: key.clone(), version, workload }
 }
 
 /// Any policy that the configuration would let pass.
@@ -55,9 +70,9 @@ pub(crate) fn policy(random: &mut Random) -> RolloutPolicy {
         steps: steps(strategy, random),
         max_surge: random.between(1, 2),
         max_unavailable: random.between(0, replicas.min(2)),
-        progress_deadline: random.millis(20_000, 200_000),
-        drain_timeout: random.millis(1_000, 60_000),
-        scale_down_delay: random.millis(0, 90_000),
+        progress_deadline: random.millis(20_000, 90_000),
+        drain_timeout: random.millis(DRAIN_LEAST, 12_000),
+        scale_down_delay: random.millis(0, 20_000),
         failure_action: match random.between(0, 9) {
             0 => FailureAction::Pause,
             1 => FailureAction::Continue,
@@ -69,7 +84,7 @@ pub(crate) fn policy(random: &mut Random) -> RolloutPolicy {
             6 | 7 => BusyPolicy::Supersede,
             _ => BusyPolicy::Refuse,
         },
-        triggers: Triggers::default(),
+        triggers: triggers(random),
         exact_test: None,
         smoke_tests,
         revision_history_limit: random.between(1, 4),
@@ -94,7 +109,7 @@ fn steps(strategy: StrategyKind, random: &mut Random) -> Vec<Step> {
 fn between_weights(random: &mut Random) -> Option<Step> {
     match random.between(0, 19) {
         0..=8 => Some(analysis(random)),
-        9..=12 => Some(Step::Pause { duration_ms: Some(u64::from(random.between(100, 40_000))) }),
+        9..=12 => Some(Step::Pause { duration_ms: Some(u64::from(random.between(100, 15_000))) }),
         13 => Some(Step::Pause { duration_ms: None }),
         14 => Some(Step::Approve),
         15 | 16 => Some(Step::Hook(hook("hook", random))),
@@ -102,16 +117,22 @@ fn between_weights(random: &mut Random) -> Option<Step> {
     }
 }
 
+/// Sometimes a rule that holds at every moment.
+fn triggers(random: &mut Random) -> Triggers {
+    let limit = Threshold { threshold: 0.1, window: random.millis(10_000, 30_000) };
+    Triggers { error_rate: random.chance(200).then_some(limit), ..Triggers::default() }
+}
+
 fn analysis(random: &mut Random) -> Step {
     let thresholds = Thresholds {
         success_rate_min: None,
-        error_rate_max: Some(0.01),
+        error_rate_max: Some(0.05),
         latency_p95_max: None,
         latency_p99_max: None,
         latency_ratio_max: None,
         samples_min: 10,
     };
-    Step::Analysis(AnalysisStep { duration: random.millis(1_000, 60_000), thresholds })
+    Step::Analysis(AnalysisStep { duration: random.millis(4_000, 20_000), thresholds })
 }
 
 fn hook(name: &str, random: &mut Random) -> Hook {

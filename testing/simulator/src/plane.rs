@@ -1,60 +1,257 @@
-//! The data plane: swaps whole tables in by generation, refuses older ones, answers.
+//! The simulated data plane: swaps whole tables in by generation, refuses older ones, saves what
+//! it acknowledges, and counts requests that the real router assigns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use switchback_domain::{Generation, ReleaseId, Split};
+use switchback_domain::{ArmStats, InstanceId, ReleaseId, ServiceKey, Split, Timestamp, Weight};
+use switchback_ports::data_plane::{ArmReport, ArmTrouble, Error, ListenerReport, Report};
+use switchback_routing::{ArmId, Route, Router, Table};
 
-/// A table as the control plane publishes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Table {
-    pub(crate) generation: Generation,
-    /// The engine's decision that it carries out.
-    pub(crate) shift: u64,
-    pub(crate) split: Split<ReleaseId>,
-    /// Instances that may get requests.
-    pub(crate) endpoints: BTreeSet<(ReleaseId, u32)>,
-}
-
-impl Default for Table {
-    /// Nobody serves, before the first generation.
-    fn default() -> Self {
-        let (split, endpoints) = (Split::none(), BTreeSet::new());
-        Self { generation: Generation::default(), shift: 0, split, endpoints }
-    }
-}
-
-impl Table {
-    /// Whether it says the same, at whatever generation.
-    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        self.shift == other.shift && self.split == other.split && self.endpoints == other.endpoints
-    }
-}
-
-/// What became of a table.
-pub(crate) enum Arrival {
-    /// It is served from now on; these got requests before and get none any more.
-    Applied(Vec<(ReleaseId, u32)>),
-    /// It was served already.
-    Known,
-    /// A newer one is served.
-    Refused,
+/// What is on its way to an instance that gets nothing new any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leaving {
+    pub(crate) since: Timestamp,
+    pub(crate) busy_until: Timestamp,
 }
 
 /// Serves one table.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Plane {
     pub(crate) table: Table,
+    /// What it would serve after a restart.
+    saved: Table,
+    starts: u32,
+    counts: BTreeMap<ArmId, ArmStats>,
+    /// Fractions of requests and failures not counted yet, in thousandths.
+    rests: BTreeMap<ArmId, (u64, u64)>,
+    pub(crate) leaving: BTreeMap<InstanceId, Leaving>,
+    counted_until: Timestamp,
+    /// Requests per second to each route.
+    pub(crate) rate: u64,
+    /// Figures are as they were then.
+    frozen: Option<Vec<ArmReport>>,
+    pub(crate) deaf: BTreeSet<std::net::SocketAddr>,
 }
 
 impl Plane {
-    pub(crate) fn receive(&mut self, table: Table) -> Arrival {
-        if table.generation < self.table.generation {
-            return Arrival::Refused;
+    /// Takes a table, or refuses it. `linger` is drawn for each instance that it leaves out.
+    pub(crate) fn receive(
+        &mut self,
+        table: &Table,
+        now: Timestamp,
+        linger: impl FnMut() -> Duration,
+    ) -> Result<(), Error> {
+        let seen = self.table.generation;
+        if table.generation < seen {
+            return Err(Error::Fenced { given: table.generation, seen });
         }
-        if table.generation == self.table.generation {
-            return Arrival::Known;
+        if table.generation == seen {
+            return if *table == self.table {
+                Ok(())
+            } else {
+                Err(Error::Refused(format!("generation {seen} is another table")))
+            };
         }
-        let before = std::mem::replace(&mut self.table, table);
-        Arrival::Applied(before.endpoints.difference(&self.table.endpoints).cloned().collect())
+        Router::new(table).map_err(|invalid| Error::Refused(invalid.to_string()))?;
+        self.saved = table.clone();
+        self.serve(table.clone(), now, linger);
+        Ok(())
     }
+
+    fn serve(&mut self, table: Table, now: Timestamp, mut linger: impl FnMut() -> Duration) {
+        let before = std::mem::replace(&mut self.table, table);
+        for id in instances(&before) {
+            if !self.serves(id) {
+                let leaving = Leaving { since: now, busy_until: now + linger() };
+                self.leaving.insert(id.clone(), leaving);
+            }
+        }
+        let table = &self.table;
+        self.leaving.retain(|id, _| !instances(table).any(|served| served == id));
+    }
+
+    /// Dies and serves on with what it saved; everything on its way is cut.
+    pub(crate) fn restart(&mut self, now: Timestamp) {
+        self.starts += 1;
+        self.counts.clear();
+        self.rests.clear();
+        self.frozen = None;
+        let saved = self.saved.clone();
+        self.serve(saved, now, || Duration::ZERO);
+        self.hang_up(now);
+    }
+
+    /// What is on its way to instances that get nothing new has ended by now.
+    pub(crate) fn hang_up(&mut self, now: Timestamp) {
+        for leaving in self.leaving.values_mut() {
+            leaving.busy_until = leaving.busy_until.min(now);
+        }
+    }
+
+    /// Whether new requests may go to an instance.
+    pub(crate) fn serves(&self, id: &InstanceId) -> bool {
+        instances(&self.table).any(|served| served == id)
+    }
+
+    /// Who gets which share of a service's requests.
+    pub(crate) fn split(&self, key: &ServiceKey) -> Split<ReleaseId> {
+        let route = self.table.routes.iter().find(|route| route.service == *key);
+        route.map_or_else(Split::none, |route| route.split.clone())
+    }
+
+    /// Counts the requests of the time since the last call. `ready` says which instances answer,
+    /// `errors` how many requests of a version fail, in per mille.
+    pub(crate) fn count(
+        &mut self,
+        now: Timestamp,
+        ready: impl Fn(&InstanceId) -> bool,
+        errors: impl Fn(&ArmId) -> u32,
+    ) {
+        let passed = u64::try_from(now.since(self.counted_until).as_millis()).unwrap_or(u64::MAX);
+        self.counted_until = now;
+        for route in &self.table.routes {
+            for (release, weight) in route.split.shares() {
+                let id = ArmId { service: route.service.clone(), release: release.clone() };
+                let rest = self.rests.entry(id.clone()).or_default();
+                rest.0 += passed * self.rate * u64::from(weight.basis_points()) / 10_000;
+                let requests = rest.0 / 1_000;
+                rest.0 %= 1_000;
+                let arm = self.table.arms.iter().find(|arm| arm.id == id);
+                let is_up = arm.is_some_and(|arm| arm.endpoints.iter().any(|e| ready(&e.instance)));
+                rest.1 += requests * u64::from(errors(&id));
+                let failed = (rest.1 / 1_000).min(requests);
+                rest.1 %= 1_000;
+                let stats = self.counts.entry(id).or_default();
+                stats.accepted += requests;
+                if is_up {
+                    stats.responses[1] += requests - failed;
+                    stats.responses[4] += failed;
+                } else {
+                    stats.connect_failed += requests;
+                }
+            }
+        }
+    }
+
+    /// Has the figures stand still, or move again.
+    pub(crate) fn freeze(&mut self, on: bool) {
+        self.frozen = on.then(|| self.arms());
+    }
+
+    /// Counters begin anew although it did not restart.
+    pub(crate) fn reset(&mut self) {
+        self.counts.clear();
+    }
+
+    fn arms(&self) -> Vec<ArmReport> {
+        let arm = |(id, stats): (&ArmId, &ArmStats)| {
+            let known = self.table.arms.iter().find(|arm| arm.id == *id);
+            let version = known.map(|arm| arm.version.clone());
+            Some(ArmReport {
+                arm: id.clone(),
+                version: version.or_else(|| switchback_domain::Version::new("gone").ok())?,
+                in_flight: 0,
+                in_flight_by_instance: BTreeMap::new(),
+                stats: stats.clone(),
+                trouble: ArmTrouble::default(),
+            })
+        };
+        self.counts.iter().filter_map(arm).collect()
+    }
+
+    pub(crate) fn report(&self, now: Timestamp) -> Report {
+        let mut arms = self.frozen.clone().unwrap_or_else(|| self.arms());
+        let busy = self.leaving.iter().filter(|(_, leaving)| leaving.busy_until > now);
+        let busy: BTreeMap<_, _> = busy.map(|(id, _)| (id.clone(), 1)).collect();
+        // In flight is no count: it is there whatever becomes of those.
+        let known = self.table.arms.first();
+        if let (true, Some(known)) = (arms.is_empty(), known) {
+            arms.push(ArmReport {
+                arm: known.id.clone(),
+                version: known.version.clone(),
+                in_flight: 0,
+                in_flight_by_instance: BTreeMap::new(),
+                stats: ArmStats::default(),
+                trouble: ArmTrouble::default(),
+            });
+        }
+        if let Some(arm) = arms.first_mut() {
+            arm.in_flight_by_instance = busy;
+        }
+        let addresses: BTreeSet<_> = self.table.routes.iter().map(|route| route.listen).collect();
+        let listener = |address| ListenerReport {
+            address,
+            error: self.deaf.contains(&address).then(|| "address in use".to_owned()),
+        };
+        Report {
+            incarnation: format!("plane-{}", self.starts),
+            generation: self.table.generation,
+            arms,
+            listeners: addresses.into_iter().map(listener).collect(),
+            ..Report::default()
+        }
+    }
+
+    /// What is wrong with the table that is served, if anything: shares that are not the whole,
+    /// coins that land elsewhere, requests that find nobody although somebody is there.
+    pub(crate) fn fault_of_table(&self) -> Option<String> {
+        let router = match Router::new(&self.table) {
+            Ok(router) => router,
+            Err(invalid) => return Some(format!("the table cannot be served: {invalid}")),
+        };
+        self.table.routes.iter().find_map(|route| self.fault_of_route(route, &router))
+    }
+
+    fn fault_of_route(&self, route: &Route, router: &Router) -> Option<String> {
+        let (key, shares) = (&route.service, route.split.shares());
+        let sum: u32 = shares.iter().map(|(_, weight)| u32::from(weight.basis_points())).sum();
+        if sum != 0 && sum != 10_000 {
+            return Some(format!("the shares of {key} sum to {sum}"));
+        }
+        let able = |release: &ReleaseId| {
+            let of = |arm: &&switchback_routing::Arm| {
+                arm.id.service == *key && arm.id.release == *release && !arm.endpoints.is_empty()
+            };
+            self.table.arms.iter().any(|arm| of(&arm))
+        };
+        let lost = shares.iter().find(|(release, _)| !able(release));
+        if let Some((release, weight)) = lost
+            && shares.iter().any(|(other, _)| able(other))
+        {
+            return Some(format!("{weight} of {key} go to {release}, which has nobody"));
+        }
+        let host = route.hosts.first().map_or("any", String::as_str);
+        let entry = router.find(route.listen, host, &route.path_prefix);
+        let Some(entry) = entry else { return Some(format!("requests to {key} match nothing")) };
+        // The two ends of every share: over all coins each version gets exactly its weight.
+        for (release, weight) in shares.iter().filter(|(_, weight)| *weight > Weight::ZERO) {
+            let hits = |coin: u16| {
+                let arm = entry.choose(coin)?;
+                Some(self.table.arms.get(arm)?.id.release == *release)
+            };
+            let hit = (0..10_000_u16).step_by(625).chain(ends(shares));
+            let mut seen: Vec<u16> = hit.filter(|coin| hits(*coin) == Some(true)).collect();
+            seen.sort_unstable();
+            let (first, last) = (seen.first().copied()?, seen.last().copied()?);
+            let spans = last - first + 1;
+            if spans != weight.basis_points() {
+                return Some(format!("{release} of {key} gets {spans} coins for {weight}"));
+            }
+        }
+        None
+    }
+}
+
+/// The first and last coin of every share, whichever version comes first.
+fn ends(shares: &[(ReleaseId, Weight)]) -> impl Iterator<Item = u16> + '_ {
+    let both = shares.iter().flat_map(|(_, weight)| {
+        let at = weight.basis_points();
+        [0, at.saturating_sub(1), at.min(9_999), 10_000 - at.max(1), 9_999 - at.min(9_999)]
+    });
+    both.chain([9_999])
+}
+
+fn instances(table: &Table) -> impl Iterator<Item = &InstanceId> {
+    table.arms.iter().flat_map(|arm| arm.endpoints.iter().map(|endpoint| &endpoint.instance))
 }

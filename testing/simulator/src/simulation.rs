@@ -1,116 +1,158 @@
 //! The loop: what is next on the agenda happens, until nothing goes wrong any more and all is
-//! settled. `driver` is the control plane around the engine, `people` are its users.
+//! settled. `lives` is the control plane's coming and going, `orders` its neighbours, `people` its
+//! users.
 
-mod driver;
-mod names;
+mod lives;
+mod orders;
 mod people;
+mod script;
 mod settled;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use switchback_control::{Headless, Reading};
 use switchback_domain::{
-    EnvironmentName, Epoch, InstanceHealth, ReleaseId, ServiceKey, ServiceName, Timestamp,
+    EnvironmentName, InstanceId, ReleaseId, ServiceKey, ServiceName, Timestamp,
 };
-use switchback_engine::{RolloutId, Service};
+use switchback_engine::RolloutId;
 
-use crate::agenda::{Agenda, Happening};
-use crate::check::Oracle;
-use crate::control::Control;
-use crate::faults::Faults;
-use crate::journal::Journal;
-use crate::plane::{Arrival, Table};
-use crate::random::Random;
+use crate::agenda::{Agenda, Happening, News};
+use crate::disk::Disk;
+use crate::faults::{Dice, Fault, Faults, Strike};
+use crate::nature::{Condition, Nature};
+use crate::plane::Plane;
+use crate::random::{Random, mix};
+use crate::runtime::Runtime;
 use crate::trace::{Failure, Trace};
-use crate::world::World;
+use crate::witness::Shared;
+use lives::{Dead, Life};
+pub use script::{play, record_golden};
 
 /// After the last fault, everything has to be settled within this time.
 const SETTLING_MAX: Duration = Duration::from_hours(4);
 /// More happenings than this are a loop.
-const HAPPENINGS_MAX: u32 = 200_000;
+const HAPPENINGS_MAX: u32 = 100_000;
 
 /// Runs a seed. The failure has the timeline that leads to it.
 pub fn simulate(seed: u64) -> Result<Trace, Failure> {
-    Simulation::new(seed, false).run().map_err(|failure| retell(seed).err().unwrap_or(failure))
+    run(seed, None, false).0.map_err(|failure| retell(seed).err().unwrap_or(failure))
 }
 
 /// The same, with the timeline in any case.
 pub fn retell(seed: u64) -> Result<Trace, Failure> {
-    Simulation::new(seed, true).run()
+    run(seed, None, true).0
+}
+
+/// Runs a seed in which only some faults may strike; says which did.
+pub(crate) fn run(
+    seed: u64,
+    allowed: Option<BTreeSet<Strike>>,
+    keeps_timeline: bool,
+) -> (Result<Trace, Failure>, Vec<Strike>) {
+    let mut simulation = Simulation::new(seed, allowed, keeps_timeline);
+    let result = simulation.run_all();
+    let struck = simulation.dice.get().struck().to_vec();
+    let mut trace = std::mem::take(&mut simulation.witness.get().trace);
+    trace.strikes = struck.len() as u64;
+    let result = match result {
+        Ok(()) => Ok(trace),
+        Err(what) => Err(Failure { what, trace: Box::new(trace) }),
+    };
+    (result, struck)
 }
 
 pub(crate) struct Simulation {
     random: Random,
-    faults: Faults,
+    dice: Dice,
     agenda: Agenda,
-    world: World,
-    control: Control,
-    journal: Journal,
-    oracle: Oracle,
-    trace: Trace,
-    key: ServiceKey,
+    disk: Disk,
+    runtime: Runtime,
+    plane: Plane,
+    witness: Shared,
+    keys: Vec<ServiceKey>,
+    natures: BTreeMap<(ServiceKey, ReleaseId), Nature>,
+    /// The control plane, when there is one.
+    life: Option<Life>,
+    /// One that stands still while its successor works, and what was sent to it meanwhile.
+    frozen: Option<(Life, Vec<News>)>,
+    lives: u64,
+    /// What is known of the last life that ended.
+    dead: Option<Dead>,
     /// Time that really passed.
     time: Timestamp,
-    /// What the control plane's clock is ahead of it.
+    /// What the boot clock is ahead of it.
     ahead: Duration,
+    boots: u32,
+    booted_at: Timestamp,
+    /// What the wall clock showed when the simulation began, in milliseconds.
+    wall_base: i64,
+    /// What the wall clock is off, in milliseconds.
+    wall_off: i64,
     /// The data plane cannot be reached until then; it serves on.
     outage_until: Timestamp,
+    /// Its figures cannot be had until then.
+    silent_until: Timestamp,
     repaired_at: Option<Timestamp>,
     requests_left: u32,
     versions: u32,
-    next_id: u64,
-    accepted: BTreeSet<RolloutId>,
+    /// Time between two looks while something is under way, at most, in milliseconds.
+    look_every: u32,
     /// Rollouts that were resumed once after the repair.
     resumed: BTreeSet<RolloutId>,
-    /// Crashes during each rollout.
-    crashed: BTreeMap<RolloutId, u32>,
+    /// Versions of which an instance was ever told to be ready.
+    ever_ready: BTreeSet<(ServiceKey, ReleaseId)>,
 }
 
 impl Simulation {
-    fn new(seed: u64, keeps_timeline: bool) -> Self {
-        let mut random = Random::new(seed);
-        let key = ServiceKey::new(
-            EnvironmentName::new("sim").expect("a DNS label"),
-            ServiceName::new("api").expect("a DNS label"),
-        );
-        let service = Service::new(key.clone());
+    fn new(seed: u64, allowed: Option<BTreeSet<Strike>>, keeps_timeline: bool) -> Self {
+        let mut random = Random::new(mix(seed, 1));
+        let services = *random.pick(&[1, 1, 1, 1, 2, 2, 3]);
+        let names = ["api", "web", "job"];
+        let key = |name: &&str| {
+            let environment = EnvironmentName::new("sim").expect("a DNS label");
+            ServiceKey::new(environment, ServiceName::new(*name).expect("a DNS label"))
+        };
+        let faults = Faults::draw(seed, allowed);
         let time = Timestamp::from_millis(1_000);
-        let mut agenda = Agenda::default();
-        let epoch = Epoch(1);
-        agenda.enter(time, Happening::Request);
-        agenda.enter(time, Happening::Poll { epoch });
-        agenda.enter(time, Happening::Interfere);
-        let faults = Faults::draw(&mut random);
-        let requests_left = random.between(2, 6);
         let mut trace = Trace::new(seed, keeps_timeline);
-        trace.line(time, || format!("{faults:?}"));
+        trace.line(time, || faults.describe());
+        let dice = Dice::new(faults);
+        let mut agenda = Agenda::default();
+        agenda.enter(time, Happening::Restart);
+        agenda.enter(time + Duration::from_secs(1), Happening::Request);
+        agenda.enter(time + Duration::from_secs(1), Happening::Interfere);
+        let mut plane = Plane::default();
+        plane.rate = *random.pick(&[0, 5, 20, 20, 50, 50, 100]);
         Self {
-            faults,
+            disk: Disk::new(dice.clone()),
+            dice,
             agenda,
-            world: World::default(),
-            journal: Journal::new(&service),
-            control: Control::new(epoch, service),
-            oracle: Oracle::default(),
-            trace,
-            key,
+            runtime: Runtime::default(),
+            plane,
+            witness: Shared::new(trace),
+            keys: names[..services].iter().map(key).collect(),
+            natures: BTreeMap::new(),
+            life: None,
+            frozen: None,
+            lives: 0,
+            dead: None,
             time,
             ahead: Duration::ZERO,
+            boots: 1,
+            booted_at: Timestamp::default(),
+            wall_base: 1_700_000_000_000,
+            wall_off: 0,
             outage_until: Timestamp::default(),
+            silent_until: Timestamp::default(),
             repaired_at: None,
-            requests_left,
+            requests_left: random.between(1, 3) + u32::try_from(services).unwrap_or(1),
             versions: 0,
-            next_id: 1,
-            accepted: BTreeSet::new(),
+            look_every: random.between(1_500, 4_000),
             resumed: BTreeSet::new(),
-            crashed: BTreeMap::new(),
+            ever_ready: BTreeSet::new(),
             random,
-        }
-    }
-
-    fn run(mut self) -> Result<Trace, Failure> {
-        match self.run_all() {
-            Ok(()) => Ok(self.trace),
-            Err(what) => Err(Failure { what, trace: Box::new(self.trace) }),
         }
     }
 
@@ -119,69 +161,55 @@ impl Simulation {
             let Some((time, happening)) = self.agenda.pop() else {
                 return Err("nothing will ever happen again".to_owned());
             };
-            self.time = time;
-            self.happen(happening)?;
-            if self.is_settled() {
+            self.time = self.time.max(time);
+            self.set_clocks();
+            self.happen(happening);
+            if let Some(what) = self.witness.get().failure.take() {
+                return Err(what);
+            }
+            let Some(repaired_at) = self.repaired_at else { continue };
+            let unsettled = self.unsettled();
+            if unsettled.is_empty() {
                 return self.check_settled();
             }
-            if self.repaired_at.is_some_and(|at| time.since(at) > SETTLING_MAX) {
-                return Err(format!("not settled long after the last fault: {}", self.unsettled()));
+            if self.time.since(repaired_at) > SETTLING_MAX {
+                return Err(format!("not settled long after the last fault: {unsettled}"));
             }
         }
-        Err("happenings without end".to_owned())
+        Err(format!("happenings without end: {}", self.unsettled()))
     }
 
-    fn happen(&mut self, happening: Happening) -> Result<(), String> {
+    fn set_clocks(&self) {
+        let since_boot = self.time.since(self.booted_at) + self.ahead;
+        let wall = self.wall_base + i64::try_from(self.time.as_millis()).unwrap_or(0);
+        Headless::set_clocks(Reading {
+            boot: self.boots.to_string(),
+            since_boot_ms: u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX),
+            wall_ms: u64::try_from(wall + self.wall_off).unwrap_or(0),
+        });
+    }
+
+    fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Change { release, ordinal, life, to } => {
-                if self.world.is_alive(&release, ordinal, life) {
-                    self.change(&release, ordinal, to);
-                }
+            Happening::Change { id, stamp, to } if self.runtime.is_current(&id, stamp) => {
+                self.change(&id, to);
             }
-            Happening::Gone { release, ordinal, life } => {
-                if self.world.is_alive(&release, ordinal, life) {
-                    self.world.instances.remove(&(release.clone(), ordinal));
-                    self.notice(&release);
-                }
+            Happening::Change { .. } => {}
+            Happening::Gone { life, id, stamp } => self.gone(life, id, stamp),
+            Happening::Start { life, spec, generation } => self.start(life, *spec, generation),
+            Happening::Stop { life, id, generation } => self.stop(life, id, generation),
+            Happening::Arrive { life, table, shifts, answers } => {
+                self.arrive(life, table, shifts, answers);
             }
-            Happening::Arrive { epoch, table } => self.arrive(epoch, table),
+            Happening::Mend => self.mend(),
+            Happening::Tell { life, news } => self.tell(life, news),
+            Happening::Restart => self.restart(),
+            Happening::Request => self.request(),
+            Happening::Interfere => self.interfere(),
             Happening::Repair => self.repair(),
-            Happening::Restart => return self.restart(),
-            Happening::Request => return self.request(),
-            Happening::Interfere => return self.interfere(),
-            Happening::Help => return self.help(),
-            Happening::Observe { epoch, release } if self.is_now(epoch) => {
-                return self.observe(&release);
-            }
-            Happening::Acknowledge { epoch, table } if self.is_now(epoch) => {
-                return self.acknowledge(table);
-            }
-            Happening::Republish { epoch } if self.is_now(epoch) => self.republish(),
-            Happening::Answer { epoch, kind } if self.is_now(epoch) => {
-                return self.tell(kind).map(|_| ());
-            }
-            Happening::Judge { epoch } if self.is_now(epoch) => self.judge(),
-            Happening::Wake { epoch } if self.is_now(epoch) => return self.wake(),
-            Happening::Poll { epoch } if self.is_now(epoch) => return self.poll(),
-            // An earlier life of the control plane waited for these.
-            Happening::Observe { .. }
-            | Happening::Acknowledge { .. }
-            | Happening::Republish { .. }
-            | Happening::Answer { .. }
-            | Happening::Judge { .. }
-            | Happening::Wake { .. }
-            | Happening::Poll { .. } => {}
+            Happening::Help => self.help(),
+            Happening::Thaw => self.thaw(),
         }
-        Ok(())
-    }
-
-    fn is_now(&self, epoch: Epoch) -> bool {
-        self.control.up && self.control.epoch == epoch
-    }
-
-    /// The control plane's clock.
-    fn now(&self) -> Timestamp {
-        self.time + self.ahead
     }
 
     fn after(&mut self, delay: Duration, happening: Happening) {
@@ -193,85 +221,115 @@ impl Simulation {
         self.after(delay, happening);
     }
 
-    fn change(&mut self, release: &ReleaseId, ordinal: u32, to: InstanceHealth) {
-        self.trace.line(self.time, || format!("    {release}.{ordinal} {to:?}"));
-        self.world.set(release, ordinal, to);
-        self.plan_change(release, ordinal);
-        self.notice(release);
+    fn line(&self, text: impl FnOnce() -> String) {
+        self.witness.get().trace.line(self.time, text);
     }
 
-    fn plan_change(&mut self, release: &ReleaseId, ordinal: u32) {
-        let planned = self.world.plan(release, ordinal, self.faults.killed, &mut self.random);
-        if let Some(planned) = planned {
-            let (release, life, to) = (release.clone(), planned.life, planned.to);
-            self.after(planned.delay, Happening::Change { release, ordinal, life, to });
+    fn mark(&self, kind: &'static str, detail: &'static str) {
+        self.witness.get().trace.mark(kind, detail);
+    }
+
+    fn fail(&self, what: impl Into<String>) {
+        self.witness.get().fail(what);
+    }
+
+    /// Whether a fault strikes; marked if so.
+    fn strikes(&self, fault: Fault, kind: &'static str, detail: &'static str) -> bool {
+        let strikes = self.dice.strikes(fault);
+        if strikes {
+            self.mark(kind, detail);
+            self.line(|| format!("    {kind}: {detail}"));
+        }
+        strikes
+    }
+
+    fn change(&mut self, id: &InstanceId, to: Condition) {
+        self.line(|| format!("    {id} is {to:?}"));
+        self.count_requests();
+        self.runtime.set(id, to);
+        self.plan_change(id);
+        self.notice(id);
+    }
+
+    fn plan_change(&mut self, id: &InstanceId) {
+        let Some(instance) = self.runtime.instances.get(id) else { return };
+        let place = (instance.spec.key.clone(), instance.spec.release.clone());
+        let Some(nature) = self.natures.get(&place) else { return };
+        let (condition, stamp) = (instance.condition, instance.stamp);
+        let is_killed = condition == Condition::Ready && self.dice.strikes(Fault::Killed);
+        let next = nature.next(condition, instance.place(), is_killed, &mut self.random);
+        if let Some((delay, to)) = next {
+            self.after(delay, Happening::Change { id: id.clone(), stamp, to });
         }
     }
 
-    /// The control plane will look at a release's instances, unless it misses the change.
-    fn notice(&mut self, release: &ReleaseId) {
-        let is_new = self.control.up && !self.control.looks.contains(release);
-        if is_new && !self.random.chance(self.faults.watch_lost) {
-            self.control.looks.insert(release.clone());
-            let (epoch, release) = (self.control.epoch, release.clone());
-            self.soon(10, 1_500, Happening::Observe { epoch, release });
+    /// The control plane will hear of an instance's change, unless it misses it.
+    fn notice(&mut self, id: &InstanceId) {
+        let Some(life) = &self.life else { return };
+        let number = life.number;
+        let is_probed = life.probing.contains_key(id);
+        let missed = self.strikes(Fault::ChangeMissed, "runtime", "a change was not noticed");
+        if !missed {
+            let stale = self.strikes(Fault::ListStale, "runtime", "a list was out of date");
+            let (list, most) = if stale { (Some(self.runtime.list()), 6_000) } else { (None, 400) };
+            self.soon(5, most, Happening::Tell { life: number, news: News::Listed(list) });
+        }
+        if is_probed {
+            self.plan_probe(id, 100, 1_100);
         }
     }
 
-    fn arrive(&mut self, epoch: Epoch, table: Table) {
-        if self.time < self.outage_until {
-            return;
-        }
-        self.trace.line(self.time, || format!("    table {} arrives", table.generation));
-        match self.world.plane.receive(table.clone()) {
-            Arrival::Refused => return self.trace.mark("data plane", "refused an older table"),
-            Arrival::Known => self.trace.mark("data plane", "got a table twice"),
-            Arrival::Applied(left_out) => {
-                for place in left_out {
-                    let busy_until = self.time + self.random.millis(0, 45_000);
-                    if let Some(instance) = self.world.instances.get_mut(&place) {
-                        instance.busy_until = busy_until;
-                    }
-                }
-            }
-        }
-        if self.random.chance(self.faults.answer_lost) {
-            return self.trace.mark("data plane", "its answer was lost");
-        }
-        self.soon(1, 200, Happening::Acknowledge { epoch, table });
+    fn count_requests(&mut self) {
+        let (runtime, natures) = (&self.runtime, &self.natures);
+        self.plane.count(
+            self.time,
+            |id| runtime.is_ready(id),
+            |arm| {
+                let nature = natures.get(&(arm.service.clone(), arm.release.clone()));
+                nature.map_or(0, |nature| nature.errors)
+            },
+        );
     }
 
     /// From now on only what is broken by nature is broken, and nothing that was promoted is.
     fn repair(&mut self) {
-        self.trace.line(self.time, || "--- nothing goes wrong from here on".to_owned());
-        self.faults = Faults::default();
-        self.outage_until = self.time;
+        self.line(|| "--- nothing goes wrong from here on".to_owned());
+        self.dice.get().end();
+        (self.outage_until, self.silent_until) = (self.time, self.time);
+        self.mend();
         self.repaired_at = Some(self.time);
         self.heal();
         self.soon(1_000, 1_000, Happening::Help);
     }
 
-    fn heal(&mut self) {
-        let stable = self.control.service.stable().map(|stable| stable.release.clone());
-        let (Some(stable), Some(_)) = (stable, self.repaired_at) else { return };
-        let Some(nature) = self.world.natures.get_mut(&stable) else { return };
-        nature.heal();
-        let ordinals: Vec<_> = self.world.of(&stable).map(|(ordinal, _)| ordinal).collect();
-        for ordinal in ordinals {
-            self.plan_change(&stable, ordinal);
-        }
+    /// The data plane can be reached again, is heard again, listens again.
+    fn mend(&mut self) {
+        self.plane.freeze(false);
+        self.plane.deaf.clear();
     }
 
-    /// A version that may or may not work; the first ones mostly do.
-    fn new_version(&mut self) -> switchback_domain::Release {
-        self.versions += 1;
-        let bad =
-            if self.versions == 1 { self.faults.bad_version / 4 } else { self.faults.bad_version };
-        let release = crate::operator::release(&self.key, self.versions);
-        let is_bad = self.random.chance(bad);
-        let nature = crate::world::Nature::draw(&mut self.random, is_bad);
-        self.trace.line(self.time, || format!("    {} is {nature:?}", release.version));
-        self.world.natures.insert(release.id.clone(), nature);
-        release
+    fn heal(&mut self) {
+        if self.repaired_at.is_none() {
+            return;
+        }
+        let Some(life) = &self.life else { return };
+        let stable = |(key, service): (&ServiceKey, &Arc<switchback_engine::Service>)| {
+            Some((key.clone(), service.stable()?.release.clone()))
+        };
+        let healthy: Vec<_> = life.control.services().iter().filter_map(stable).collect();
+        for place in healthy {
+            let Some(nature) = self.natures.get_mut(&place) else { continue };
+            if nature.temper == crate::nature::Temper::Steady && nature.errors == 0 {
+                continue;
+            }
+            nature.heal();
+            self.witness.get().seen(&place.0).errors.insert(place.1.clone(), 0);
+            let of = |instance: &crate::runtime::Running| {
+                (&instance.spec.key, &instance.spec.release) == (&place.0, &place.1)
+            };
+            let instances = self.runtime.instances.iter().filter(|(_, found)| of(found));
+            let ids: Vec<_> = instances.map(|(id, _)| id.clone()).collect();
+            ids.iter().for_each(|id| self.plan_change(id));
+        }
     }
 }

@@ -18,11 +18,15 @@ pub struct Trace {
     pub hash: u64,
     /// Events that the engine was told.
     pub events: u64,
-    /// What was reached.
-    pub marks: BTreeSet<Mark>,
+    /// Messages that the control plane was told.
+    pub messages: u64,
+    /// Faults that struck.
+    pub strikes: u64,
+    /// What was reached, how often.
+    pub marks: BTreeMap<Mark, u64>,
     /// Where rollouts were before and after which event.
     pub transitions: BTreeMap<Mark, BTreeSet<&'static str>>,
-    /// What happened, a line each; only kept by [`crate::retell`].
+    /// What happened, a line each; only kept on demand.
     pub timeline: Vec<String>,
     keeps_timeline: bool,
 }
@@ -33,7 +37,7 @@ impl Trace {
     }
 
     pub(crate) fn mark(&mut self, kind: &'static str, detail: &'static str) {
-        self.marks.insert((kind, detail));
+        *self.marks.entry((kind, detail)).or_default() += 1;
     }
 
     pub(crate) fn line(&mut self, at: Timestamp, text: impl FnOnce() -> String) {
@@ -71,5 +75,3 @@ impl fmt::Display for Failure {
         write!(f, "{}\nseed {} failed: {}", self.trace, self.trace.seed, self.what)
     }
 }
-
-impl std::error::Error for Failure {}

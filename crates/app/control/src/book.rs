@@ -1,11 +1,13 @@
 //! The states of all services and the journal they are written to: journal first, act second.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use switchback_api::RolloutEvent;
+use switchback_domain::seeded::bug;
 use switchback_domain::{Epoch, ServiceKey, Timestamp};
 use switchback_engine::{
-    Event, Note, NoteKind, Rejection, RolloutId, Service, Transition, step, violations,
+    Event, EventKind, Note, NoteKind, Rejection, RolloutId, Service, Transition, step, violations,
 };
 use switchback_ports::journal::{self, NewRecord, Record, Sequence};
 use switchback_ports::{Journal, crash_point};
@@ -46,10 +48,14 @@ pub(crate) struct Book {
     journal: Box<dyn Journal>,
     epoch: Epoch,
     anchor: Anchor,
-    services: BTreeMap<ServiceKey, Service>,
+    services: BTreeMap<ServiceKey, Arc<Service>>,
     since_snapshot: BTreeMap<ServiceKey, u32>,
     configured: BTreeMap<String, String>,
     next_rollout: u64,
+    /// The newest record whose writing was confirmed.
+    last: Sequence,
+    /// A write failed in a way that leaves open whether it happened.
+    in_doubt: bool,
     degraded: Option<String>,
     lines: broadcast::Sender<Line>,
     violations: u64,
@@ -68,10 +74,12 @@ impl Book {
             journal,
             epoch,
             anchor,
-            services: replayed.services,
+            services: replayed.services.into_iter().map(|(key, s)| (key, Arc::new(s))).collect(),
             since_snapshot: BTreeMap::new(),
             configured: replayed.configured,
             next_rollout,
+            last: Sequence(0),
+            in_doubt: false,
             degraded: None,
             lines: broadcast::channel(BACKLOG).0,
             violations: 0,
@@ -93,6 +101,7 @@ impl Book {
 
     /// Begins epochs until one lies beyond `seen`. Fenced if the journal is another one's by now.
     pub(crate) fn overtake(&mut self, seen: Epoch) -> Result<Epoch, journal::Error> {
+        self.catch_up()?;
         let started = record::started(self.now(), &self.anchor);
         self.append("started", &[started], &[])?;
         while self.epoch <= seen {
@@ -106,13 +115,13 @@ impl Book {
         self.anchor.at(clock::since_boot_ms())
     }
 
-    pub(crate) fn services(&self) -> &BTreeMap<ServiceKey, Service> {
+    pub(crate) fn services(&self) -> &BTreeMap<ServiceKey, Arc<Service>> {
         &self.services
     }
 
     /// A service's state; an empty one if it was never heard of.
-    pub(crate) fn service(&self, key: &ServiceKey) -> Service {
-        self.services.get(key).cloned().unwrap_or_else(|| Service::new(key.clone()))
+    pub(crate) fn service(&self, key: &ServiceKey) -> Arc<Service> {
+        self.services.get(key).cloned().unwrap_or_else(|| Arc::new(Service::new(key.clone())))
     }
 
     /// Why nothing is written at present.
@@ -144,6 +153,7 @@ impl Book {
         versions: BTreeMap<String, String>,
     ) -> Result<(), ApplyError> {
         if self.configured != versions {
+            self.catch_up().map_err(ApplyError::Journal)?;
             let record = record::configured(self.now(), &versions);
             self.append("configured", &[record], &[]).map_err(ApplyError::Journal)?;
             self.configured = versions;
@@ -154,29 +164,34 @@ impl Book {
     /// Steps a service's machine, writes what happened and only then takes the new state over.
     /// An event from which nothing follows is not written.
     pub(crate) fn apply(&mut self, key: &ServiceKey, event: Event) -> Result<(), ApplyError> {
+        self.catch_up().map_err(ApplyError::Journal)?;
         let now = self.now();
         let before = self.service(key);
         let transition = step(&before, &event, now)?;
-        if transition.service == before && transition.notes.is_empty() {
+        if transition.service == *before && transition.notes.is_empty() {
             return Ok(());
         }
         let consequences = Consequences::of(&transition);
         let record = record::event(&key.to_string(), now, &event, &consequences);
         let wall_ms = record.wall_ms;
         let snapshots = if self.is_snapshot_due(key, &transition.notes) {
-            vec![record::snapshot(&transition.service)]
+            let service = if bug("snapshot-of-before") { &*before } else { &transition.service };
+            vec![record::snapshot(service)]
         } else {
             Vec::new()
         };
         let sequence = self.append(event.kind.name(), &[record], &snapshots);
-        let sequence = sequence.map_err(ApplyError::Journal)?;
+        let sequence = match sequence {
+            Err(_) if bug("act-before-persist") => self.last,
+            written => written.map_err(ApplyError::Journal)?,
+        };
         let count = self.since_snapshot.entry(key.clone()).or_default();
         *count = if snapshots.is_empty() { *count + 1 } else { 0 };
         if let Some(watcher) = &mut self.watcher {
             watcher(&before, &event, &transition, now);
         }
         self.violations += violations(&transition.service).len() as u64;
-        self.services.insert(key.clone(), transition.service);
+        self.services.insert(key.clone(), Arc::new(transition.service));
         self.announce(sequence, wall_ms, &consequences, event);
         Ok(())
     }
@@ -196,11 +211,65 @@ impl Book {
         crash_point(format_args!("before journal {what}"));
         let result = self.journal.append(self.epoch, records, snapshots);
         crash_point(format_args!("after journal {what}"));
-        self.degraded = match &result {
-            Ok(_) => None,
-            Err(error) => Some(format!("nothing can be deployed: {error}")),
-        };
+        match &result {
+            Ok(sequence) => (self.last, self.degraded) = (*sequence, None),
+            Err(error) => {
+                self.in_doubt |= matches!(error, journal::Error::Failed { .. });
+                self.degraded = Some(format!("nothing can be deployed: {error}"));
+            }
+        }
         result
+    }
+
+    /// After a failed write: finds out what is there, and whether writing works again.
+    pub(crate) fn recover(&mut self) -> Result<(), journal::Error> {
+        self.catch_up()?;
+        let started = record::started(self.now(), &self.anchor);
+        self.append("started", &[started], &[]).map(|_| ())
+    }
+
+    /// A write that failed may have happened all the same. What is in the journal counts, so it is
+    /// taken in before anything else is: a state beside the journal's would not survive a restart.
+    fn catch_up(&mut self) -> Result<(), journal::Error> {
+        if !self.in_doubt || bug("doubt-forgotten") {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        each_record(&*self.journal, None, self.last, |record| found.push(record.clone()))?;
+        if let Some(other) = found.iter().find(|record| record.epoch != self.epoch) {
+            return Err(journal::Error::Fenced { given: self.epoch, current: other.epoch });
+        }
+        for record in found {
+            self.take_in(&record);
+            self.last = record.sequence;
+        }
+        self.in_doubt = false;
+        Ok(())
+    }
+
+    fn take_in(&mut self, record: &Record) {
+        if let Some(Ok(versions)) = record::read_configured(record) {
+            self.configured = versions;
+        }
+        let Some(Ok(event)) = record::read_event(record) else { return };
+        let Some(key) = self.key_of(&event, record) else { return };
+        let (before, at) = (self.service(&key), record.content.at);
+        let Ok(transition) = step(&before, &event, at) else { return };
+        if let Some(watcher) = &mut self.watcher {
+            watcher(&before, &event, &transition, at);
+        }
+        let consequences = Consequences::of(&transition);
+        self.services.insert(key, Arc::new(transition.service));
+        self.announce(record.sequence, record.content.wall_ms, &consequences, event);
+    }
+
+    /// Whose event a record is; the first one of a service names it only in its request.
+    fn key_of(&self, event: &Event, record: &Record) -> Option<ServiceKey> {
+        let known = self.services.keys().find(|key| key.to_string() == record.content.scope);
+        if let (None, EventKind::Requested(request)) = (known, &event.kind) {
+            return Some(request.release.key.clone());
+        }
+        known.cloned()
     }
 
     fn announce(&self, sequence: Sequence, at_ms: u64, about: &Consequences, event: Event) {
@@ -250,7 +319,7 @@ impl Book {
 
     /// Which service a rollout belongs to.
     pub(crate) fn service_of(&self, id: RolloutId) -> Option<&Service> {
-        self.services.values().find(|service| views::find(service, id).is_some())
+        self.services.values().map(|service| &**service).find(|s| views::find(s, id).is_some())
     }
 }
 
@@ -322,8 +391,14 @@ fn replay_service(
 ) -> Result<Service, Error> {
     let mut failed = None;
     let scope = service.key.to_string();
-    each_record(journal, Some(&scope), after, |found| {
+    // The record that the snapshot was taken at is read too, for its time alone: there may be no
+    // later one, and the journal's time must not go back behind it.
+    let from = Sequence(after.0.saturating_sub(u64::from(!bug("clock-set-back"))));
+    each_record(journal, Some(&scope), from, |found| {
         *last = (*last).max(found.content.at);
+        if found.sequence <= after {
+            return;
+        }
         match record::read_event(found) {
             Some(Ok(event)) => {
                 // What was written was accepted then; a rejection now would be another build's

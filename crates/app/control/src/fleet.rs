@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use switchback_domain::probe::ProbeResult;
+use switchback_domain::seeded::bug;
 use switchback_domain::{
     InstanceHealth, InstanceId, InstanceReport, ReleaseId, ServiceKey, Timestamp,
 };
@@ -80,7 +81,9 @@ impl Fleet {
         let seen = &self.seen;
         self.vitals.retain(|id, _| seen.contains_key(id));
         // A list may be older than the answer: should it be, the start is ordered once more.
-        self.starting.retain(|id, answered| !*answered && seen.get(id).is_none_or(is_over));
+        self.starting.retain(|id, answered| {
+            bug("start-never-over") || !*answered && seen.get(id).is_none_or(is_over)
+        });
         let unprobed = &mut self.unprobed;
         self.probing.retain(|id, _| {
             let keep = seen.contains_key(id);
@@ -138,7 +141,9 @@ impl Fleet {
 
     pub(crate) fn started(&mut self, id: &InstanceId, result: Result<(), String>) {
         if let Err(why) = result {
-            self.starting.remove(id);
+            if !bug("failed-start-kept") {
+                self.starting.remove(id);
+            }
             self.failed_starts.insert(id.clone(), (why, Instant::now()));
         } else if let Some(answered) = self.starting.get_mut(id) {
             *answered = true;
@@ -187,13 +192,16 @@ impl Fleet {
             if retiring.stopping {
                 continue;
             }
-            if !excluded(id) {
+            if !excluded(id) && !bug("stopped-while-served") {
                 retiring.excluded_since = None;
                 continue;
             }
             let since = *retiring.excluded_since.get_or_insert_with(Instant::now);
             let count = in_flight(id);
-            if count == Some(0) || since.elapsed() >= drain_timeout(instance) {
+            if count == Some(0)
+                || bug("drain-skipped")
+                || since.elapsed() >= drain_timeout(instance)
+            {
                 retiring.stopping = true;
                 due.push((id.clone(), count.unwrap_or(0)));
             }

@@ -2,6 +2,7 @@
 //! it concludes, while the clocks, the neighbours and the order of messages are the caller's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use switchback_domain::probe::ProbeResult;
 use switchback_domain::{
@@ -74,7 +75,7 @@ impl Headless {
     }
 
     /// All states.
-    pub fn services(&self) -> &BTreeMap<ServiceKey, Service> {
+    pub fn services(&self) -> &BTreeMap<ServiceKey, Arc<Service>> {
         self.driver.book.services()
     }
 

@@ -114,7 +114,7 @@ impl Driver {
             environment.is_none_or(|name| state.key.environment == *name)
                 && service.is_none_or(|name| state.key.service.as_str() == name)
         });
-        let mut found: Vec<_> = wanted.flat_map(views::all).collect();
+        let mut found: Vec<_> = wanted.flat_map(|service| views::all(service)).collect();
         let number = |summary: &RolloutSummary| views::parse_id(&summary.id).map(|id| id.0);
         found.sort_by_key(|summary| std::cmp::Reverse(number(summary)));
         found.truncate(limit);

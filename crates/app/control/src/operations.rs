@@ -60,7 +60,7 @@ impl Driver {
         ask: &OperationRequest,
     ) -> Result<Vec<Service>, Problem> {
         if ask.services.is_empty() {
-            let all = self.book.services().values();
+            let all = self.book.services().values().map(|service| &**service);
             let fits = |service: &&Service| {
                 service.key.environment == *environment
                     && rules(service).is_some()
@@ -90,7 +90,7 @@ impl Driver {
                 .hint("`switchback status` lists those there are")
         })?;
         match rules(service) {
-            Some(_) => Ok(service.clone()),
+            Some(_) => Ok((**service).clone()),
             None => Err(refused(format!("{key} has no route: it takes no requests from outside"))),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use switchback_api::RolloutEvent;
+use switchback_domain::seeded::bug;
 use switchback_domain::strategy::Hook;
 use switchback_domain::template::{Variables, render};
 use switchback_domain::{
@@ -39,7 +40,7 @@ const DRAIN_UNKNOWN: Duration = Duration::from_secs(30);
 impl Driver {
     /// Settles everything that can be settled now.
     pub(crate) fn settle(&mut self) {
-        if !self.fleet.is_listed() || self.journal_rests() {
+        if !self.fleet.is_listed() || self.journal_rests() || !self.journal_recovered() {
             return;
         }
         for _ in 0..ROUNDS_MAX {
@@ -65,6 +66,19 @@ impl Driver {
             self.journal_rests_until = None;
         }
         rests
+    }
+
+    /// Whether the journal can be written, as far as is known; tries it after it could not.
+    fn journal_recovered(&mut self) -> bool {
+        if self.book.degraded().is_none() || bug("degraded-for-ever") {
+            return true;
+        }
+        let result = self.book.recover();
+        if let Err(error) = &result {
+            self.journal_rests_until = Some(Instant::now() + JOURNAL_RESTS);
+            self.fenced |= matches!(error, journal::Error::Fenced { .. });
+        }
+        result.is_ok()
     }
 
     /// Applies an event; says whether it was taken (or was no news).
@@ -122,7 +136,8 @@ impl Driver {
 
     /// When states want to be looked at again.
     pub(crate) fn wakeups(&self) -> impl Iterator<Item = Timestamp> {
-        self.book.services().values().flat_map(outstanding).filter_map(|effect| match effect {
+        self.book.services().values().flat_map(|s| outstanding(s)).filter_map(|effect| match effect
+        {
             Effect::WakeAt(at) => Some(at),
             Effect::KeepPool { .. }
             | Effect::Publish { .. }

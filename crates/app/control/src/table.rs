@@ -1,8 +1,10 @@
 //! From the states of all services to the one route table. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use switchback_domain::route::{Destination, RouteMode};
+use switchback_domain::seeded::bug;
 use switchback_domain::{
     Generation, InstanceHealth, InstanceId, Release, ReleaseId, ServiceKey, Split, Weight,
 };
@@ -11,7 +13,10 @@ use switchback_routing::{Arm, ArmId, Candidate, Endpoint, Route, Table};
 
 /// The table that the states call for. Versions being stopped stay in it as arms without
 /// endpoints: nothing new goes there, and what is on its way is still counted.
-pub(crate) fn build(services: &BTreeMap<ServiceKey, Service>, generation: Generation) -> Table {
+pub(crate) fn build(
+    services: &BTreeMap<ServiceKey, Arc<Service>>,
+    generation: Generation,
+) -> Table {
     let mut table = Table { generation, ..Table::default() };
     for service in services.values() {
         let arms: Vec<Arm> = service
@@ -79,10 +84,10 @@ fn endpoints(key: &ServiceKey, release: &ReleaseId, pool: &Pool) -> Vec<Endpoint
     let kept: Vec<InstanceId> =
         (0..pool.desired).map(|ordinal| InstanceId::new(key, release, ordinal)).collect();
     let in_state = |states: &[InstanceHealth]| -> Vec<Endpoint> {
-        let matching = pool
-            .instances
-            .iter()
-            .filter(|instance| states.contains(&instance.health) && kept.contains(&instance.id));
+        let matching = pool.instances.iter().filter(|instance| {
+            states.contains(&instance.health)
+                && (kept.contains(&instance.id) || bug("surplus-served"))
+        });
         matching
             .filter_map(|i| Some(Endpoint { instance: i.id.clone(), address: i.address? }))
             .collect()
@@ -142,7 +147,7 @@ fn effective_split(decided: &Split<ReleaseId>, arms: &[Arm]) -> Split<ReleaseId>
     };
     let has_arm = |release: &ReleaseId| arms.iter().any(|arm| arm.id.release == *release);
     let shares = decided.shares();
-    if shares.iter().all(|(release, _)| able(release)) {
+    if shares.iter().all(|(release, _)| able(release)) || bug("share-to-nobody") {
         return decided.clone();
     }
     if let Some((release, _)) = shares.iter().find(|(release, _)| able(release)) {
@@ -186,7 +191,7 @@ mod tests {
     }
 
     fn table_of(service: Service) -> Table {
-        let services = BTreeMap::from([(service.key.clone(), service)]);
+        let services = BTreeMap::from([(service.key.clone(), Arc::new(service))]);
         build(&services, Generation::default())
     }
 

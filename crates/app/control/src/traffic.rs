@@ -1,9 +1,11 @@
 //! Publishing route tables: one at a time, in order, until the data plane serves what is wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_domain::route::RouteMode;
+use switchback_domain::seeded::bug;
 use switchback_domain::{Epoch, Generation, InstanceId, ServiceKey};
 use switchback_engine::Service;
 use switchback_ports::data_plane::{Error, Report};
@@ -22,10 +24,19 @@ pub type Shifts = BTreeMap<ServiceKey, u64>;
 pub(crate) struct Publisher {
     epoch: Epoch,
     generation: Generation,
-    served: Option<(Table, Instant)>,
-    on_its_way: bool,
+    /// What is known to be served; unknown while an answer may have been lost.
+    served: Option<Served>,
+    /// Instances in the table that was sent and not answered yet: it may be served already.
+    on_its_way: Option<HashSet<InstanceId>>,
     failed: Option<(String, Instant)>,
     incarnation: Option<String>,
+}
+
+/// A table that is in force.
+struct Served {
+    table: Table,
+    instances: HashSet<InstanceId>,
+    since: Instant,
 }
 
 /// What to do about traffic.
@@ -44,7 +55,7 @@ impl Publisher {
             epoch,
             generation: Generation::first(epoch),
             served: None,
-            on_its_way: false,
+            on_its_way: None,
             failed: None,
             incarnation: None,
         }
@@ -56,32 +67,34 @@ impl Publisher {
     }
 
     /// Compares what the states want with what is served.
-    pub(crate) fn next(&mut self, services: &BTreeMap<ServiceKey, Service>) -> Next {
+    pub(crate) fn next(&mut self, services: &BTreeMap<ServiceKey, Arc<Service>>) -> Next {
         let waits = self.failed.as_ref().is_some_and(|(_, at)| at.elapsed() < PUBLISH_AGAIN);
-        if self.on_its_way || waits {
+        if self.on_its_way.is_some() || waits {
             return Next::Wait;
         }
         let shifts = services.iter().map(|(key, s)| (key.clone(), s.traffic.shift)).collect();
         let wanted = table::build(services, self.generation);
-        if self.served.as_ref().is_some_and(|(served, _)| same_content(served, &wanted)) {
+        if self.served.as_ref().is_some_and(|served| same_content(&served.table, &wanted)) {
             return Next::Served(shifts);
         }
-        self.generation = self.generation.next_in(self.epoch);
-        self.on_its_way = true;
+        if !bug("generation-kept") {
+            self.generation = self.generation.next_in(self.epoch);
+        }
+        self.on_its_way = Some(instances(&wanted));
         Next::Publish(Table { generation: self.generation, ..wanted }, shifts)
     }
 
-    /// A publication ended. Returns whether the table is served now.
+    /// A publication ended. Returns whether the table is served now. Without an answer nobody knows
+    /// what is: the table may have come into force and only its acknowledgement been lost.
     pub(crate) fn published(&mut self, table: Table, result: &Result<Generation, Error>) -> bool {
-        self.on_its_way = false;
+        let now = Instant::now();
+        let instances = self.on_its_way.take().unwrap_or_else(|| instances(&table));
+        self.failed = result.as_ref().err().map(|error| (error.to_string(), now));
         match result {
-            Ok(_) => {
-                self.served = Some((table, Instant::now()));
-                self.failed = None;
-            }
-            Err(error) => {
-                self.failed = Some((error.to_string(), Instant::now()));
-            }
+            Ok(_) => self.served = Some(Served { table, instances, since: now }),
+            Err(Error::Refused(_)) => {}
+            Err(_) if bug("unanswered-is-unserved") => {}
+            Err(Error::Unavailable(_) | Error::Fenced { .. }) => self.served = None,
         }
         result.is_ok()
     }
@@ -92,29 +105,30 @@ impl Publisher {
         let restarted = self.incarnation.as_ref().is_some_and(|old| *old != report.incarnation);
         self.incarnation = Some(report.incarnation.clone());
         let behind =
-            self.served.as_ref().is_some_and(|(table, _)| report.generation < table.generation);
+            self.served.as_ref().is_some_and(|served| report.generation < served.table.generation);
         if restarted || behind {
             self.served = None;
         }
     }
 
-    /// Whether the served table sends nothing to an instance.
+    /// Whether an instance gets nothing new, by the served table and by the one on its way.
     pub(crate) fn excludes(&self, id: &InstanceId) -> bool {
-        self.served.as_ref().is_some_and(|(table, _)| {
-            !table.arms.iter().any(|arm| arm.endpoints.iter().any(|e| e.instance == *id))
-        })
+        let comes = self.on_its_way.as_ref().is_some_and(|instances| instances.contains(id));
+        let comes = comes && !bug("on-its-way-forgotten");
+        !comes && self.served.as_ref().is_some_and(|served| !served.instances.contains(id))
     }
 
     /// Whether a report was made after the served table took effect.
     pub(crate) fn is_current(&self, report: &Report, received: Instant) -> bool {
-        self.served.as_ref().is_some_and(|(table, since)| {
-            report.generation >= table.generation && received >= *since
+        self.served.as_ref().is_some_and(|served| {
+            bug("old-figures-taken")
+                || (report.generation >= served.table.generation && received >= served.since)
         })
     }
 
     /// Whether nothing is on its way to the data plane, and nothing failed.
     pub(crate) fn is_settled(&self) -> bool {
-        self.served.is_some() && !self.on_its_way && self.failed.is_none()
+        self.served.is_some() && self.on_its_way.is_none() && self.failed.is_none()
     }
 
     /// Why the last table was not taken.
@@ -124,20 +138,26 @@ impl Publisher {
 
     /// Whether every worker has the service's route do this.
     pub(crate) fn is_in_mode(&self, service: &ServiceKey, mode: &RouteMode) -> bool {
-        self.served.as_ref().is_some_and(|(table, _)| {
-            let route = table.routes.iter().find(|route| route.service == *service);
+        self.served.as_ref().is_some_and(|served| {
+            let route = served.table.routes.iter().find(|route| route.service == *service);
             route.is_some_and(|route| route.steering.mode == *mode)
         })
     }
 
     /// Whether an address is being listened on by the served table.
     pub(crate) fn listens_on(&self, address: std::net::SocketAddr) -> bool {
-        self.served.as_ref().is_some_and(|(table, _)| {
-            table.routes.iter().any(|route| route.addresses().any(|own| own == address))
+        self.served.as_ref().is_some_and(|served| {
+            let mut routes = served.table.routes.iter();
+            routes.any(|route| route.addresses().any(|own| own == address))
         })
     }
 }
 
+fn instances(table: &Table) -> HashSet<InstanceId> {
+    let endpoints = table.arms.iter().flat_map(|arm| &arm.endpoints);
+    endpoints.map(|endpoint| endpoint.instance.clone()).collect()
+}
+
 fn same_content(one: &Table, other: &Table) -> bool {
-    one.routes == other.routes && one.arms == other.arms
+    (one.routes == other.routes || bug("weights-not-compared")) && one.arms == other.arms
 }

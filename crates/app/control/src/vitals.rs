@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use switchback_domain::probe::{HealthChecks, ProbeResult};
+use switchback_domain::seeded::bug;
 use switchback_domain::{InstanceHealth, Timestamp};
 use switchback_ports::runtime::{Instance, ProcessState};
 
@@ -49,7 +50,7 @@ impl Vitals {
         restarts: u32,
         before: Option<InstanceHealth>,
     ) -> Self {
-        let was_ready = before == Some(InstanceHealth::Ready);
+        let was_ready = before == Some(InstanceHealth::Ready) || bug("born-ready");
         Self {
             health: if was_ready { InstanceHealth::Ready } else { InstanceHealth::Starting },
             restarts,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use switchback_domain::seeded::bug;
 use switchback_domain::trigger::{Threshold, Thresholds, Triggers};
 use switchback_domain::{ArmStats, Finding, Outcome, Timestamp};
 
@@ -168,7 +169,7 @@ impl Look<'_> {
     #[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     fn samples(&self, watched: Duration, asked: Duration) -> Finding {
         let (requests, needed) = (self.window.candidate.finished(), self.samples_min());
-        let is_enough = self.is_over && requests >= needed;
+        let is_enough = (self.is_over || bug("step-hurried")) && requests >= needed;
         let time = format!("{} of {}", text::span(watched.min(asked)), text::span(asked));
         Finding {
             rule: "samples_min".to_owned(),
@@ -205,7 +206,7 @@ impl Look<'_> {
             (Outcome::Regressed, String::new())
         } else if measured.is_broken {
             (Outcome::Undecided, format!(" (fewer than {BAD_MIN} bad ones)"))
-        } else if self.is_over {
+        } else if self.is_over || bug("step-hurried") {
             (Outcome::Safe, String::new())
         } else {
             (Outcome::Undecided, " (so far)".to_owned())
@@ -214,7 +215,7 @@ impl Look<'_> {
     }
 
     fn samples_min(&self) -> u64 {
-        self.thresholds.samples_min.max(1)
+        if bug("samples-ignored") { 0 } else { self.thresholds.samples_min.max(1) }
     }
 }
 

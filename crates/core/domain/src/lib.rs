@@ -12,6 +12,7 @@ pub mod probe;
 pub mod release;
 pub mod resilience;
 pub mod route;
+pub mod seeded;
 pub mod socket;
 pub mod stats;
 pub mod strategy;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::seeded::bug;
+
 /// A share of traffic in basis points: 0 to 10,000, where 10,000 is all of it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -63,7 +65,9 @@ impl Weight {
 
     /// How many of `replicas` it takes to carry this share, rounded up.
     pub fn share_of(self, replicas: u32) -> u32 {
-        let instances = (u64::from(self.0) * u64::from(replicas)).div_ceil(10_000);
+        let product = u64::from(self.0) * u64::from(replicas);
+        let instances =
+            if bug("share-rounded-down") { product / 10_000 } else { product.div_ceil(10_000) };
         u32::try_from(instances).unwrap_or(u32::MAX)
     }
 }
@@ -113,7 +117,12 @@ impl<T> Split<T> {
 
     /// `candidate` gets `weight`, `baseline` the rest; shares of zero are left out.
     pub fn between(baseline: T, candidate: T, weight: Weight) -> Self {
-        let shares = [(baseline, weight.complement()), (candidate, weight)];
+        let rest = if bug("rest-rounded") {
+            Weight(weight.complement().0 / 100 * 100 + 1)
+        } else {
+            weight.complement()
+        };
+        let shares = [(baseline, rest), (candidate, weight)];
         Self(shares.into_iter().filter(|(_, share)| *share != Weight::ZERO).collect())
     }
 

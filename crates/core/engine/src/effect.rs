@@ -2,6 +2,7 @@
 //! crash exactly what is missing is issued again.
 
 use serde::{Deserialize, Serialize};
+use switchback_domain::seeded::bug;
 use switchback_domain::strategy::Hook;
 use switchback_domain::trigger::{Thresholds, Triggers};
 use switchback_domain::{ReleaseId, Split, Timestamp};
@@ -141,6 +142,9 @@ fn judge_effect(service: &Service, rollout: &Rollout) -> Option<Effect> {
 pub(crate) fn wakeup(rollout: &Rollout) -> Option<Timestamp> {
     let policy = &rollout.request.policy;
     if rollout.paused.is_some() && rollout.is_forward() {
+        return None;
+    }
+    if bug("alarm-forgotten") {
         return None;
     }
     match (&rollout.phase, rollout.plan.get(rollout.position)) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use switchback_domain::Weight;
+use switchback_domain::seeded::bug;
 use switchback_domain::strategy::{AnalysisStep, Hook, RolloutPolicy, Step, StrategyKind};
 
 use crate::rollout::RequestKind;
@@ -95,6 +96,9 @@ fn end_with_all(ladder: &mut Vec<PlanStep>, policy: &RolloutPolicy) {
 fn check_before_traffic(ladder: &mut Vec<PlanStep>, smoke: impl Iterator<Item = PlanStep>) {
     let is_shift = |step: &PlanStep| matches!(step, PlanStep::SetWeight(_));
     let first = ladder.iter().position(is_shift).unwrap_or(ladder.len());
+    if bug("smoke-tests-last") {
+        return ladder.extend(smoke);
+    }
     ladder.splice(first..first, smoke);
 }
 
@@ -132,7 +136,8 @@ fn after_the_shift(step: &Step) -> Option<PlanStep> {
 fn rolling(policy: &RolloutPolicy, present: u32) -> Vec<PlanStep> {
     let replicas = policy.replicas;
     let surge = surge(policy);
-    let available = replicas.saturating_sub(policy.max_unavailable);
+    let unavailable = policy.max_unavailable + u32::from(bug("one-too-few"));
+    let available = replicas.saturating_sub(unavailable);
     let (mut steps, mut old, mut new) = (Vec::new(), present, 0);
     while new < replicas {
         let room = (replicas + surge).saturating_sub(old);

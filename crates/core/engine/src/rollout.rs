@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use switchback_domain::seeded::bug;
 use switchback_domain::strategy::RolloutPolicy;
 use switchback_domain::{InstanceReport, Release, ReleaseId, Timestamp, Verdict, Version};
 
@@ -200,7 +201,7 @@ impl Rollout {
         let asks = !self.request.policy.auto_promote
             && self.baseline.is_some()
             && self.request.kind == RequestKind::Deploy;
-        !asks || self.approved || self.full
+        !asks || self.approved || self.full || bug("promotes-unasked")
     }
 
     /// Until when the end of the old instances is waited for. They are stopped in any case; the

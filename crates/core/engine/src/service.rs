@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use switchback_domain::route::{Destination, RouteMode};
+use switchback_domain::seeded::bug;
 use switchback_domain::strategy::RolloutPolicy;
 use switchback_domain::{
     InstanceHealth, InstanceReport, Release, ReleaseId, ServiceKey, Split, Timestamp, Weight,
@@ -180,7 +181,8 @@ impl Service {
         });
         in_rollout
             || self.pools.contains_key(release)
-            || self.revisions.iter().any(|revision| revision.release == *release)
+            || (self.revisions.iter().any(|revision| revision.release == *release)
+                && !bug("release-dropped"))
             || self.queue.iter().any(|request| request.release.id == *release)
     }
 
@@ -202,7 +204,7 @@ impl Service {
             .filter(|release| !self.is_diverted_to(release))
             .cloned()
             .collect();
-        for release in idle {
+        for release in idle.into_iter().filter(|_| !bug("retired-kept")) {
             if let Some(pool) = self.pools.get_mut(&release) {
                 pool.desired = 0;
             }
@@ -212,13 +214,15 @@ impl Service {
     /// Forgets what nothing refers to: empty pools without a purpose, revisions beyond the limit
     /// (never the stable one, nor the last one before it that differs), their releases.
     pub(crate) fn forget_unneeded(&mut self) {
-        let limit = self.stable().map_or(1, |stable| stable.policy.revision_history_limit.max(2));
+        let least = if bug("last-good-dropped") { 1 } else { 2 };
+        let limit =
+            self.stable().map_or(1, |stable| stable.policy.revision_history_limit.max(least));
         let surplus = self.revisions.len().saturating_sub(limit as usize);
         let last_good = self.revision_to_restore(None).map(|revision| revision.number);
         let mut index = 0;
         self.revisions.retain(|revision| {
             index += 1;
-            index > surplus || Some(revision.number) == last_good
+            index > surplus || (Some(revision.number) == last_good && !bug("last-good-dropped"))
         });
         self.pools.retain(|_, pool| pool.desired > 0 || !pool.instances.is_empty());
         let unneeded: Vec<_> =

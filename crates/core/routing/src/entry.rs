@@ -5,6 +5,7 @@ use std::time::Duration;
 use switchback_domain::ServiceKey;
 use switchback_domain::network::Network;
 use switchback_domain::route::{Mirror, RouteMode};
+use switchback_domain::seeded::bug;
 
 use crate::RequestView;
 use crate::cohort::{Cohorts, place};
@@ -115,7 +116,7 @@ impl RouteEntry {
     /// from 0 to 9,999; over all coins each arm gets exactly its weight. `None` when the route has
     /// no split.
     pub fn choose(&self, coin: u16) -> Option<usize> {
-        let below = |(end, _): &&(u16, usize)| coin < *end;
+        let below = |(end, _): &&(u16, usize)| coin < *end || (coin == *end && bug("coin-one-off"));
         self.shares.iter().find(below).or_else(|| self.shares.last()).map(|(_, arm)| *arm)
     }
 

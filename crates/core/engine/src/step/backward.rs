@@ -1,6 +1,7 @@
 //! The way back: capacity first, then traffic as fast as the baseline can take it, then the
 //! candidate ends. Not the forward path in reverse.
 
+use switchback_domain::seeded::bug;
 use switchback_domain::{ReleaseId, Split, Weight};
 
 use super::Work;
@@ -35,6 +36,7 @@ impl Work {
         self.note(NoteKind::Note, format!("taking it back: {text}"));
         if let Some(baseline) = baseline {
             let replicas = self.service.stable().map_or(1, |stable| stable.policy.replicas);
+            let replicas = if bug("baseline-not-restored") { 0 } else { replicas };
             let wanted = self.service.pool(&baseline).desired.max(replicas);
             self.set_desired(&baseline, wanted);
         }
@@ -44,13 +46,16 @@ impl Work {
     pub(super) fn retreat(&mut self) -> bool {
         let Some(rollout) = self.service.rollout.clone() else { return false };
         let all_back = all_to_baseline(&rollout);
+        if bug("shrink-before-shift") {
+            self.set_desired(rollout.candidate(), 0);
+        }
         if self.service.traffic.split != all_back {
             return match &rollout.baseline {
                 Some(baseline) => self.shift_back(&rollout, baseline),
                 None => self.shift_to(all_back),
             };
         }
-        if !self.service.traffic.is_acknowledged() {
+        if !self.service.traffic.is_acknowledged() && !bug("back-unacknowledged") {
             let need = "the data plane to acknowledge the route table";
             return self.stuck_if_overdue(&rollout, need.to_owned());
         }
@@ -84,7 +89,7 @@ impl Work {
         let target = match (pool.ready(), candidate_ready) {
             (0, _) => Weight::ZERO,
             (_, 0) => Weight::ALL,
-            (_, _) if carries_most || in_vain => Weight::ALL,
+            (_, _) if carries_most || in_vain || bug("back-before-capacity") => Weight::ALL,
             (ready, _) => Weight::ratio(ready, strength),
         };
         if target > self.service.weight_of(baseline) {
@@ -106,6 +111,11 @@ impl Work {
     /// Says loudly what is missing; goes on by itself when it comes.
     fn stuck_if_overdue(&mut self, rollout: &Rollout, need: String) -> bool {
         let deadline = rollout.progress_at + rollout.request.policy.progress_deadline;
+        let deadline = if bug("never-says-stuck") {
+            deadline + deadline.since(switchback_domain::Timestamp::default())
+        } else {
+            deadline
+        };
         let is_stuck = matches!(rollout.phase, Phase::Stuck { .. });
         if self.now < deadline || is_stuck {
             return false;

@@ -1,6 +1,7 @@
 //! Requests for rollouts and the words of operators.
 
 use switchback_domain::route::RouteMode;
+use switchback_domain::seeded::bug;
 use switchback_domain::strategy::{BusyPolicy, RolloutPolicy};
 use switchback_domain::{Split, Weight};
 
@@ -31,7 +32,9 @@ impl Work {
         }
         self.note(NoteKind::Command, format!("{} waits for {running}", request.id));
         self.service.releases.insert(request.release.id.clone(), request.release.clone());
-        self.service.queue.push(request.clone());
+        if !bug("queue-forgets") {
+            self.service.queue.push(request.clone());
+        }
         Ok(())
     }
 
@@ -75,6 +78,9 @@ impl Work {
             self.end(Ending::Superseded, text.clone());
         }
         self.service.rollout = running;
+        if bug("superseded-dropped") {
+            self.service.rollout = None;
+        }
         if self.service.rollout.as_ref().is_some_and(Rollout::is_forward) {
             self.take_back(Cause::new(CauseKind::Superseded, text));
         }
@@ -161,6 +167,7 @@ impl Work {
             rollout.progress_at = rollout.progress_at + spent;
         }
         if self.overdue().is_some()
+            && !bug("resumed-into-deadline")
             && let Some(rollout) = &mut self.service.rollout
         {
             (rollout.entered_at, rollout.progress_at) = (now, now);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use switchback_domain::seeded::bug;
 use switchback_domain::strategy::{FailureAction, StrategyKind};
 use switchback_domain::time::humane;
 use switchback_domain::{InstanceHealth, ReleaseId, Split, Weight};
@@ -18,7 +19,7 @@ impl Work {
     /// Goes to the next step if the present one is done. Says whether anything moved.
     pub(super) fn advance(&mut self) -> bool {
         let Some(rollout) = &self.service.rollout else { return false };
-        if rollout.paused.is_some() {
+        if rollout.paused.is_some() && !bug("pause-ignored") {
             return false;
         }
         let Some(step) = rollout.current().cloned() else {
@@ -40,7 +41,7 @@ impl Work {
         let Some(rollout) = &self.service.rollout else { return false };
         let candidate = self.service.pool(rollout.candidate());
         let baseline = rollout.baseline.as_ref().map(|release| self.service.pool(release));
-        let acknowledged = self.service.traffic.is_acknowledged();
+        let acknowledged = self.service.traffic.is_acknowledged() || bug("shift-unacknowledged");
         match step {
             PlanStep::VerifyWayBack | PlanStep::Smoke(_) | PlanStep::Hook(_) => rollout.passed,
             PlanStep::Scale { candidate: wanted, baseline: left } => {
@@ -52,14 +53,18 @@ impl Work {
             PlanStep::SetWeight(weight) => {
                 self.service.traffic.split == split_at(rollout, *weight) && acknowledged
             }
-            PlanStep::Pause(None) | PlanStep::Approve => rollout.approved,
-            PlanStep::Pause(Some(pause)) => {
-                rollout.approved || self.now >= rollout.entered_at + *pause
+            PlanStep::Pause(None) | PlanStep::Approve => {
+                rollout.approved || bug("approval-skipped")
             }
-            PlanStep::Analysis(_) => rollout.passed || rollout.approved,
+            PlanStep::Pause(Some(pause)) => {
+                let pause = if bug("pause-cut-short") { *pause / 4 } else { *pause };
+                rollout.approved || self.now >= rollout.entered_at + pause
+            }
+            PlanStep::Analysis(_) => rollout.passed || rollout.approved || bug("analysis-skipped"),
             PlanStep::Promote => {
                 let all = self.service.weight_of(rollout.candidate()) == Weight::ALL;
-                let ready = candidate.ready() >= ready_needed(rollout, Weight::ALL);
+                let ready = candidate.ready() >= ready_needed(rollout, Weight::ALL)
+                    || bug("promoted-unready");
                 rollout.may_promote() && all && acknowledged && ready
             }
             PlanStep::DrainBaseline => {
@@ -79,7 +84,7 @@ impl Work {
             }
             PlanStep::DrainBaseline => {
                 let over = self.now >= rollout.entered_at + rollout.request.policy.scale_down_delay;
-                if rollout.passed || !over {
+                if rollout.passed || !(over || bug("hold-back-forgotten")) {
                     return false;
                 }
                 rollout.passed = true;
@@ -112,7 +117,8 @@ impl Work {
         let Some(rollout) = &self.service.rollout else { return false };
         let split = split_at(rollout, weight);
         let ready = self.service.pool(rollout.candidate()).ready();
-        if self.service.traffic.split == split || ready < ready_needed(rollout, weight) {
+        let is_carried = ready >= ready_needed(rollout, weight) || bug("weight-before-ready");
+        if self.service.traffic.split == split || !is_carried {
             return false;
         }
         self.set_split(split);
@@ -183,6 +189,7 @@ impl Work {
         let (now, number) = (self.now, self.service.stable().map_or(1, |stable| stable.number + 1));
         let Some(rollout) = &mut self.service.rollout else { return };
         rollout.promoted = true;
+        let number = if bug("revision-skipped") { number + 1 } else { number };
         let passed = now.since(rollout.request.asked_at).as_millis();
         self.service.revisions.push(Revision {
             number,

@@ -1,5 +1,6 @@
 //! Facts coming in: instances, acknowledgements, hooks, verdicts.
 
+use switchback_domain::seeded::bug;
 use switchback_domain::{InstanceHealth, InstanceReport, Outcome, ReleaseId, Verdict};
 
 use super::Work;
@@ -11,7 +12,7 @@ use crate::words::{describe_instance, describe_verdict};
 impl Work {
     pub(super) fn pool_observed(&mut self, release: &ReleaseId, seen: &[InstanceReport]) {
         let known = self.service.pools.contains_key(release);
-        if !known && seen.is_empty() {
+        if (!known || bug("gone-unnoticed")) && seen.is_empty() {
             return;
         }
         let before = self.service.pool(release);
@@ -47,6 +48,7 @@ impl Work {
 
     pub(super) fn traffic_acknowledged(&mut self, shift: u64) {
         let traffic = &mut self.service.traffic;
+        let shift = if bug("acknowledged-blindly") { traffic.shift } else { shift };
         let acknowledged = shift.min(traffic.shift).max(traffic.acknowledged);
         if acknowledged > traffic.acknowledged {
             traffic.acknowledged = acknowledged;
@@ -58,7 +60,7 @@ impl Work {
     pub(super) fn made_progress(&mut self) {
         let Some(rollout) = &mut self.service.rollout else { return };
         rollout.progress_at = self.now;
-        if matches!(rollout.phase, Phase::Stuck { .. }) {
+        if matches!(rollout.phase, Phase::Stuck { .. }) && !bug("stuck-for-ever") {
             let phase = rollout.way_back();
             self.set_phase(phase);
         }
@@ -69,7 +71,7 @@ impl Work {
         if rollout.current() != Some(&PlanStep::VerifyWayBack) || rollout.passed {
             return;
         }
-        if obstacles.is_empty() {
+        if obstacles.is_empty() || bug("way-back-unverified") {
             rollout.passed = true;
             self.note(NoteKind::Note, "the way back is clear");
             return;
@@ -92,7 +94,7 @@ impl Work {
             }
             _ => return,
         };
-        if passed {
+        if passed || bug("hook-ignored") {
             rollout.passed = true;
             self.note(NoteKind::Note, format!("{name} passed"));
         } else {
@@ -123,6 +125,7 @@ impl Work {
                 rollout.passed |= asked;
                 self.note(NoteKind::Verdict, describe_verdict(verdict));
             }
+            Outcome::Undecided if bug("undecided-passes") => rollout.passed = true,
             Outcome::Undecided if is_new => self.note(NoteKind::Verdict, describe_verdict(verdict)),
             Outcome::Undecided => {}
         }

@@ -3,7 +3,7 @@
 use switchback_domain::Outcome;
 use switchback_engine::{CauseKind, Command, Ending, Event, EventKind, Rejection};
 
-pub(super) fn ending_name(ending: Ending) -> &'static str {
+pub(crate) fn ending_name(ending: Ending) -> &'static str {
     match ending {
         Ending::Promoted => "ended: promoted",
         Ending::RolledBack => "ended: rolled back",
@@ -12,7 +12,7 @@ pub(super) fn ending_name(ending: Ending) -> &'static str {
     }
 }
 
-pub(super) fn event_name(event: &Event) -> &'static str {
+pub(crate) fn event_name(event: &Event) -> &'static str {
     match &event.kind {
         EventKind::Requested(_) => "requested",
         EventKind::Commanded(Command::Promote { full: false, .. }) => "promote",
@@ -36,7 +36,7 @@ pub(super) fn event_name(event: &Event) -> &'static str {
     }
 }
 
-pub(super) fn detail(event: &Event) -> String {
+pub(crate) fn detail(event: &Event) -> String {
     match &event.kind {
         EventKind::Requested(request) => {
             format!("{} {} {:?}", request.id, request.release.version, request.policy)
@@ -56,7 +56,7 @@ pub(super) fn detail(event: &Event) -> String {
     }
 }
 
-pub(super) fn rejection_name(rejection: &Rejection) -> &'static str {
+pub(crate) fn rejection_name(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::Busy { .. } => "busy",
         Rejection::QueueFull(_) => "queue full",
@@ -66,7 +66,7 @@ pub(super) fn rejection_name(rejection: &Rejection) -> &'static str {
     }
 }
 
-pub(super) fn cause_name(kind: CauseKind) -> &'static str {
+pub(crate) fn cause_name(kind: CauseKind) -> &'static str {
     match kind {
         CauseKind::Regressed => "regressed",
         CauseKind::NotReady => "not ready",
