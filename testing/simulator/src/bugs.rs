@@ -44,7 +44,6 @@ pub const BUGS: &[Bug] = &[
     ("alarm-forgotten", "sets no alarm clock for deadlines"),
     ("promotes-unasked", "promotes by itself where somebody has to say so"),
     ("one-too-few", "lets a rolling update run on one instance too few"),
-    ("smoke-tests-last", "runs smoke tests after the traffic came"),
     ("retired-kept", "keeps versions that nobody needs"),
     ("last-good-dropped", "forgets the version to go back to"),
     ("release-dropped", "forgets what a kept revision was made of"),
@@ -54,7 +53,6 @@ pub const BUGS: &[Bug] = &[
     ("samples-ignored", "judges without enough samples"),
     ("step-hurried", "judges before the step's time is over"),
     ("coin-one-off", "is off by one when it assigns a request"),
-    ("shares-overlap", "does not add up the shares"),
     ("snapshot-of-before", "writes the state before the event as the snapshot after it"),
     ("doubt-forgotten", "takes a write without an answer for one that did not happen"),
     ("clock-set-back", "lets the journal's time go back after a reboot"),
@@ -69,7 +67,6 @@ pub const BUGS: &[Bug] = &[
     ("failed-start-kept", "does not try a failed start again"),
     ("start-never-over", "does not start again what died right after its start"),
     ("born-ready", "takes a new instance for ready"),
-    ("surplus-served", "gives requests to instances that are to stop"),
     ("share-to-nobody", "leaves a share with a version that has nobody"),
     ("degraded-for-ever", "does not find out that the journal can be written again"),
 ];

@@ -114,7 +114,7 @@ impl Tally {
 /// Runs one schedule; one of a hundred twice.
 fn run_one(seed: u64, tally: &mut Tally) {
     let result = run(seed, None, false).0.map_err(|failure| failure.what);
-    if seed % TWICE == 0
+    if seed.is_multiple_of(TWICE)
         && let Ok(first) = &result
     {
         tally.repeated += 1;
@@ -127,6 +127,9 @@ fn run_one(seed: u64, tally: &mut Tally) {
 }
 
 /// Runs schedules `first` to `first + count - 1` on so many threads.
+///
+/// # Panics
+/// When a schedule does.
 pub fn run_many(first: u64, count: u64, threads: usize) -> Tally {
     let next = AtomicU64::new(0);
     let work = || {
@@ -151,6 +154,9 @@ pub fn run_many(first: u64, count: u64, threads: usize) -> Tally {
 
 /// The first of the schedules that fails, if any, and how many of them do; stops after so many
 /// failures. For seeded bugs.
+///
+/// # Panics
+/// When a schedule does.
 pub fn find_failures(
     first: u64,
     count: u64,

@@ -236,7 +236,7 @@ fn check_revisions(moment: &Moment<'_>) -> Result<(), String> {
     let added = number(&moment.next.service) - number(moment.before);
     let was_promoted = moment.before.rollout.as_ref().is_none_or(|rollout| rollout.promoted);
     let is_step = added <= u64::from(!was_promoted);
-    if !is_step { Err("one promotion too many".to_owned()) } else { Ok(()) }
+    if is_step { Ok(()) } else { Err("one promotion too many".to_owned()) }
 }
 
 /// Whoever says `promote` or `resume` is not answered by a deadline that ran while it was waited

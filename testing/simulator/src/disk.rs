@@ -118,7 +118,7 @@ impl Index {
     /// Takes in the frame at a place. Says where it ends; `None` if it is not whole.
     fn take_frame(&mut self, bytes: &[u8], at: usize) -> Option<usize> {
         let mut reader = Reader { bytes, at };
-        let (length, sum) = (reader.number()? as usize, reader.number()?);
+        let (length, sum) = (usize::try_from(reader.number()?).ok()?, reader.number()?);
         let start = reader.at;
         let content = bytes.get(start..start.checked_add(length)?)?;
         if checksum(content) != sum {
@@ -255,9 +255,13 @@ impl Journal for DiskJournal {
         let mut content = vec![APPEND];
         put(&mut content, u64::from(epoch.0));
         put(&mut content, records.len() as u64);
-        records.iter().for_each(|record| put_record(&mut content, record));
+        for record in &records {
+            put_record(&mut content, record);
+        }
         put(&mut content, snapshots.len() as u64);
-        snapshots.iter().for_each(|snapshot| put_snapshot(&mut content, snapshot));
+        for snapshot in snapshots {
+            put_snapshot(&mut content, snapshot);
+        }
         self.write(&content)?;
         self.index.records.extend(records);
         for snapshot in snapshots {
@@ -293,7 +297,9 @@ impl Journal for DiskJournal {
             platter.acknowledged = platter.acknowledged.max(self.index.records.len());
         }
         if is_newer {
-            page.iter_mut().for_each(|record| record.content.version += 1);
+            for record in &mut page {
+                record.content.version += 1;
+            }
         }
         Ok(page)
     }

@@ -2,7 +2,7 @@
 //! fleet, publisher, judge and router; a simulated disk, runtime, data plane, clocks and people.
 //!
 //! Everything that happens follows from the seed, so a failure found once is found again. What is
-//! not here: sockets, processes, SQLite. They have conformance, crash and end-to-end tests.
+//! not here: sockets, processes, `SQLite`. They have conformance, crash and end-to-end tests.
 
 mod agenda;
 pub mod bugs;

@@ -233,8 +233,8 @@ impl Plane {
             let hit = (0..10_000_u16).step_by(625).chain(ends(shares));
             let mut seen: Vec<u16> = hit.filter(|coin| hits(*coin) == Some(true)).collect();
             seen.sort_unstable();
-            let (first, last) = (seen.first().copied()?, seen.last().copied()?);
-            let spans = last - first + 1;
+            let (least, most) = (seen.first().copied()?, seen.last().copied()?);
+            let spans = most - least + 1;
             if spans != weight.basis_points() {
                 return Some(format!("{release} of {key} gets {spans} coins for {weight}"));
             }

@@ -329,7 +329,9 @@ impl Simulation {
             };
             let instances = self.runtime.instances.iter().filter(|(_, found)| of(found));
             let ids: Vec<_> = instances.map(|(id, _)| id.clone()).collect();
-            ids.iter().for_each(|id| self.plan_change(id));
+            for id in &ids {
+                self.plan_change(id);
+            }
         }
     }
 }

@@ -75,7 +75,7 @@ impl Witness {
     }
 
     pub(crate) fn fail(&mut self, what: impl Into<String>) {
-        self.failure.get_or_insert(what.into());
+        self.failure.get_or_insert_with(|| what.into());
     }
 
     /// Rollouts that were taken in and have not ended.

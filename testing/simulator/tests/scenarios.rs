@@ -13,10 +13,10 @@ fn the_committed_scenarios_are_what_happens() {
     let mut count = 0;
     for entry in fs::read_dir(&folder).expect("the folder is there") {
         let path = entry.expect("it can be read").path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if !name.ends_with(".txt") {
+        if path.extension().is_none_or(|extension| extension != "txt") {
             continue;
         }
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         count += 1;
         let committed = fs::read_to_string(&path).expect("it can be read");
         let played = play(&committed).unwrap_or_else(|why| panic!("{name}: {why}"));

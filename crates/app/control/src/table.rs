@@ -84,10 +84,10 @@ fn endpoints(key: &ServiceKey, release: &ReleaseId, pool: &Pool) -> Vec<Endpoint
     let kept: Vec<InstanceId> =
         (0..pool.desired).map(|ordinal| InstanceId::new(key, release, ordinal)).collect();
     let in_state = |states: &[InstanceHealth]| -> Vec<Endpoint> {
-        let matching = pool.instances.iter().filter(|instance| {
-            states.contains(&instance.health)
-                && (kept.contains(&instance.id) || bug("surplus-served"))
-        });
+        let matching = pool
+            .instances
+            .iter()
+            .filter(|instance| states.contains(&instance.health) && kept.contains(&instance.id));
         matching
             .filter_map(|i| Some(Endpoint { instance: i.id.clone(), address: i.address? }))
             .collect()

@@ -96,9 +96,6 @@ fn end_with_all(ladder: &mut Vec<PlanStep>, policy: &RolloutPolicy) {
 fn check_before_traffic(ladder: &mut Vec<PlanStep>, smoke: impl Iterator<Item = PlanStep>) {
     let is_shift = |step: &PlanStep| matches!(step, PlanStep::SetWeight(_));
     let first = ladder.iter().position(is_shift).unwrap_or(ladder.len());
-    if bug("smoke-tests-last") {
-        return ladder.extend(smoke);
-    }
     ladder.splice(first..first, smoke);
 }
 

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use switchback_domain::route::{Destination, RequestMatch, RouteMode};
-use switchback_domain::seeded::bug;
 use switchback_domain::{ReleaseId, ServiceKey, Weight};
 
 use crate::check::{Versions, places, unknown_arm};
@@ -191,7 +190,7 @@ impl<'t> Compiler<'t> {
         for (release, weight) in first.into_iter().chain(rest) {
             let arm = self.arm(&route.service, release)?;
             if *weight != Weight::ZERO {
-                end = weight.basis_points() + if bug("shares-overlap") { 0 } else { end };
+                end += weight.basis_points();
                 shares.push((end, arm));
             }
         }

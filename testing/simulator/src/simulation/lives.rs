@@ -232,7 +232,9 @@ impl Simulation {
         self.line(|| format!("*** the control plane dies {point}"));
         self.mark("crash", point);
         let states = life.control.services().clone();
-        states.values().for_each(|service| self.witness.get().note_crash(service));
+        for service in states.values() {
+            self.witness.get().note_crash(service);
+        }
         self.dead = Some(Dead { states });
         if self.disk.crash(&mut self.random) > 0 {
             self.mark("disk", "lost what was not synced");
@@ -248,7 +250,9 @@ impl Simulation {
         self.frozen = None;
         self.die("with its machine");
         let ids: Vec<_> = self.runtime.instances.keys().cloned().collect();
-        ids.iter().for_each(|id| self.runtime.set(id, Condition::Lost));
+        for id in &ids {
+            self.runtime.set(id, Condition::Lost);
+        }
         self.plane.restart(self.time);
         self.note_served();
         (self.boots, self.booted_at, self.ahead) = (self.boots + 1, self.time, Duration::ZERO);

@@ -300,7 +300,7 @@ fn policy(options: &[&str]) -> Result<(RolloutPolicy, bool), String> {
                 policy.triggers.error_rate = Some(Threshold { threshold, window });
             }
             ("failed-checks-below", _) => {
-                let (threshold, window) = (f64::from(number()?), Duration::from_secs(60));
+                let (threshold, window) = (f64::from(number()?), Duration::from_mins(1));
                 policy.triggers.health_checks = Some(Threshold { threshold, window });
             }
             ("accept-no-rollback", _) => accepts = true,
