@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn a_step_is_held_without_data_of_its_own_and_by_evidence_that_grows() {
         let (quiet, _) = told(3, &[]);
-        let late = at(3) + Duration::from_secs(60);
+        let late = at(3) + Duration::from_mins(1);
         assert!(!quiet.opinion(late, Some(at(1))).holds, "few requests are no silence");
         let silent = quiet.opinion(late, Some(at(3) + Duration::from_secs(1)));
         assert!(silent.holds);
