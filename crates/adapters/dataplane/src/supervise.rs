@@ -148,9 +148,9 @@ impl ProxyDataPlane {
     pub(crate) fn collect(&self, pid: u32) -> Option<ExitStatus> {
         let mut children = self.children();
         let place = children.iter().position(|child| child.id() == pid)?;
-        let status = children[place].try_wait().ok()??;
-        children.swap_remove(place);
-        Some(status)
+        children[place].try_wait().ok()??;
+        // It has ended: this does not wait.
+        children.swap_remove(place).wait().ok()
     }
 
     pub(crate) fn collect_children(&self) {

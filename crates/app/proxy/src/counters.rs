@@ -162,7 +162,7 @@ impl Ticket {
         let (settled, enrolled, permit) = (false, None, None);
         let (is_probe, tunnels) = (false, false);
         let started = Instant::now();
-        Self { worker, started, settled, enrolled, permit, is_probe, tunnels, arm }
+        Self { arm, worker, started, settled, enrolled, permit, is_probe, tunnels }
     }
 
     /// Chance alone has chosen the version: the request is evidence if the version is on trial.

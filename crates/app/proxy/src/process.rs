@@ -108,18 +108,14 @@ async fn control(
         }
     };
     looking.abort();
-    match taken_over {
-        Some(successor) => {
-            log::note(&format!("process {} was replaced", std::process::id()));
-            let grace = options.stop_grace;
-            let retiring = handover::retire(&plane, &workers, state_dir, successor, grace, stop);
-            retiring.await;
-        }
-        None => {
-            finish(&plane, &workers, &stop, options.stop_grace).await;
-            // The next owner finds no socket rather than one that nobody answers.
-            handover::remove(&options.admin_socket, state_dir);
-        }
+    if let Some(successor) = taken_over {
+        log::note(&format!("process {} was replaced", std::process::id()));
+        let grace = options.stop_grace;
+        handover::retire(&plane, &workers, state_dir, successor, grace, stop).await;
+    } else {
+        finish(&plane, &workers, &stop, options.stop_grace).await;
+        // The next owner finds no socket rather than one that nobody answers.
+        handover::remove(&options.admin_socket, state_dir);
     }
     renewing.abort();
     collecting.abort();

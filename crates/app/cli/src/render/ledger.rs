@@ -1,5 +1,7 @@
 //! What became of every request.
 
+use std::fmt::Write as _;
+
 use switchback_api::{Ledger, LedgerEntry};
 
 use crate::render::look::{Look, Tone};
@@ -29,7 +31,8 @@ pub(crate) fn lines(ledger: &Ledger, look: Look) -> Vec<String> {
     let mut text = format!("{}, {dropped} dropped by us", count(accepted, "request"));
     if cut + tunnels > 0 {
         let tunnels = count(tunnels, "tunnel");
-        text.push_str(&format!(", {cut} and {tunnels} cut by us when their time to end was over"));
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", {cut} and {tunnels} cut by us when their time to end was over");
     }
     lines.push(look.paint(tone, &text));
     if ledger.unrouted + ledger.refused > 0 {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -145,14 +146,15 @@ impl Elders {
         let (line, says) = mpsc::unbounded_channel();
         let mut known = self.known.borrow_mut();
         let id = past.id.clone();
-        let elder = match known.get_mut(&id) {
-            Some(elder) => {
+        let elder = match known.entry(id) {
+            Entry::Occupied(elder) => {
+                let elder = elder.into_mut();
                 elder.counted(past.report);
                 elder
             }
-            None => {
-                past.before = past.report.arms.clone();
-                known.entry(id).or_insert(Elder::new(past))
+            Entry::Vacant(place) => {
+                past.before.clone_from(&past.report.arms);
+                place.insert(Elder::new(past))
             }
         };
         (elder.line, elder.pid) = (Some(line), pid);

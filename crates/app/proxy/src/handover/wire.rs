@@ -67,7 +67,7 @@ impl Writer {
         while !rest.is_empty() {
             let send = || send_some(&self.stream, rest, descriptors).map_err(io::Error::from);
             match self.stream.async_io(Interest::WRITABLE, send).await {
-                Ok(sent) => (rest, descriptors) = (&rest[sent..], &[]),
+                Ok(count) => (rest, descriptors) = (&rest[count..], &[]),
                 Err(error) if error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error()) => {
                     tokio::time::sleep(CROWDED_PAUSE).await;
                 }
