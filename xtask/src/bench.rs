@@ -16,6 +16,7 @@ mod report;
 mod sample;
 mod statistics;
 mod switch;
+mod upgrade;
 mod upstream;
 mod world;
 

@@ -33,7 +33,7 @@ const fn switch(figure: &'static str, words: &'static str, bound: Bound) -> Goal
     Goal { benchmark: "switch", figure, words, bound }
 }
 
-pub(super) const GOALS: [Goal; 18] = [
+pub(super) const GOALS: [Goal; 22] = [
     proxy("throughput_vs_nginx", "10,000 routes: throughput / nginx", Bound::AtLeast(1.20)),
     proxy("throughput_vs_haproxy", "10,000 routes: throughput / HAProxy", Bound::AtLeast(1.15)),
     proxy("cpu_vs_nginx", "10,000 routes: CPU per request / nginx", Bound::AtMost(0.75)),
@@ -60,6 +60,10 @@ pub(super) const GOALS: [Goal; 18] = [
         Bound::AtMost(25.0),
     ),
     switch("switch_failed_ours_10k", "failed requests with 10,000 routes", Bound::AtMost(0.0)),
+    switch("upgrade_failed_ours", "upgrades of itself: failed requests", Bound::AtMost(0.0)),
+    switch("upgrade_closed_ours", "upgrades of itself: closed connections", Bound::AtMost(0.0)),
+    switch("upgrade_idle_10000_ms", "10,000 resting connections moved, ms", Bound::AtMost(300.0)),
+    switch("upgrade_idle_closed", "the same: closed connections", Bound::AtMost(0.0)),
 ];
 
 impl Goal {

@@ -20,19 +20,27 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: host0.test\r\n\r\n";
 #[allow(clippy::cast_precision_loss, reason = "memory of one machine stays far below 2^52")]
 pub(super) fn bytes_per_connection(port: u16, pid: u32, count: u16) -> Result<f64> {
     let before = sample::memory_bytes(pid)?;
-    let mut held = Vec::new();
-    for _ in 0..count {
-        held.push(connection(port).context("cannot hold an idle connection")?);
-    }
+    let held = hold(port, count.into())?;
     std::thread::sleep(SETTLE);
     let after = sample::memory_bytes(pid)?;
     drop(held);
     Ok((after as f64 - before as f64) / f64::from(count))
 }
 
-fn connection(port: u16) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&local(port), ANSWER_MAX)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
+/// So many connections that had one answer each.
+pub(super) fn hold(port: u16, count: u32) -> Result<Vec<TcpStream>> {
+    let connection = |_| {
+        let mut stream = TcpStream::connect_timeout(&local(port), ANSWER_MAX)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        ask(&mut stream)?;
+        Ok(stream)
+    };
+    let held: Result<Vec<_>> = (0..count).map(connection).collect();
+    held.context("cannot hold an idle connection")
+}
+
+/// One request and its answer.
+pub(super) fn ask(stream: &mut TcpStream) -> Result<()> {
     stream.write_all(REQUEST)?;
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     while !is_complete(&bytes)? {
@@ -40,7 +48,7 @@ fn connection(port: u16) -> Result<TcpStream> {
         ensure!(read > 0, "closed before the answer was complete");
         bytes.extend_from_slice(&buffer[..read]);
     }
-    Ok(stream)
+    Ok(())
 }
 
 /// Whether an answer of known length is all there.

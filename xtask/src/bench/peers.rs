@@ -4,7 +4,7 @@
 mod haproxy;
 mod kamal;
 pub(super) mod nginx;
-mod ours;
+pub(super) mod ours;
 
 use anyhow::Result;
 

@@ -1,4 +1,5 @@
-//! `bench switch`: what users see of a change of version, by each way of changing it.
+//! `bench switch`: what users see of a change of version, by each way of changing it, and of an
+//! upgrade of our own process.
 //!
 //! Open-loop load over keep-alive connections, GET and POST; nothing is retried by the client.
 
@@ -21,7 +22,7 @@ const RATE_PER_SECOND: u32 = 2_000;
 /// The rest are GETs.
 const POST_SHARE: f64 = 0.3;
 /// Load before the first switch, so that every connection has served, and after the last.
-const CALM: Duration = Duration::from_millis(600);
+pub(super) const CALM: Duration = Duration::from_millis(600);
 
 /// What one method did.
 struct Outcome {
@@ -67,6 +68,7 @@ pub(super) fn run(world: &World) -> Result<Report> {
         POST_SHARE * 100.0
     );
     report.tables.push(Table { title, head, rows });
+    super::upgrade::run(world, &mut report)?;
     Ok(report)
 }
 
@@ -95,7 +97,8 @@ fn measure(world: &World, method: &Method) -> Result<Outcome> {
     Ok(Outcome { load, commands, last_old })
 }
 
-fn start_load(port: u16, plan: Plan) -> Result<LoadHandle> {
+/// The load that every change is made under.
+pub(super) fn start_load(port: u16, plan: Plan) -> Result<LoadHandle> {
     let (host, path) = plan.sample();
     let options = LoadOptions {
         host: host.to_owned(),
@@ -108,22 +111,24 @@ fn start_load(port: u16, plan: Plan) -> Result<LoadHandle> {
     Load::start(options).context("cannot start the load")
 }
 
-fn finish_load(load: LoadHandle) -> Result<LoadReport> {
+/// Stops it.
+pub(super) fn finish_load(load: LoadHandle) -> Result<LoadReport> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     Ok(runtime.block_on(load.stop()))
 }
 
+/// Requests that were not answered with 200.
+#[allow(clippy::cast_precision_loss, reason = "counts of one run stay far below 2^52")]
+pub(super) fn failed(load: &LoadReport) -> f64 {
+    let good = load.by_status.get(&200).copied().unwrap_or(0);
+    load.sent.saturating_sub(good) as f64
+}
+
 #[allow(clippy::cast_precision_loss, reason = "counts of one run stay far below 2^52")]
 impl Outcome {
-    /// Requests that were not answered with 200.
-    fn failed(&self) -> f64 {
-        let good = self.load.by_status.get(&200).copied().unwrap_or(0);
-        self.load.sent.saturating_sub(good) as f64
-    }
-
     fn figures(&self, key: &str, report: &mut Report) {
         let closed = self.load.connections_closed_by_server as f64;
-        report.figure(format!("switch_failed_{key}"), Some(self.failed()));
+        report.figure(format!("switch_failed_{key}"), Some(failed(&self.load)));
         report.figure(format!("switch_closed_{key}"), Some(closed));
         report.figure(format!("switch_count_{key}"), Some(self.commands.len() as f64));
         report.figure(format!("switch_requests_{key}"), Some(self.load.sent as f64));
@@ -145,7 +150,7 @@ fn row(title: String, outcome: &Outcome) -> Vec<String> {
     let numbers = [
         Some(outcome.commands.len() as f64),
         Some(outcome.load.sent as f64),
-        Some(outcome.failed()),
+        Some(failed(&outcome.load)),
         Some(outcome.load.connections_closed_by_server as f64),
         median(&outcome.commands),
         median(&outcome.last_old),
@@ -167,7 +172,7 @@ mod tests {
             ..LoadReport::default()
         };
         let outcome = Outcome { load, commands: vec![1.0], last_old: vec![2.0] };
-        assert!((outcome.failed() - 3.0).abs() < f64::EPSILON);
+        assert!((failed(&outcome.load) - 3.0).abs() < f64::EPSILON);
         assert_eq!(row("x".to_owned(), &outcome)[3], "3");
     }
 }

@@ -12,7 +12,7 @@ use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::{
     Epoch, Generation, InstanceId, ReleaseId, ServiceKey, Split, Version, Weight, socket_path,
 };
-use switchback_ports::data_plane::admin::{PublishAnswer, SOCKET_NAME};
+use switchback_ports::data_plane::admin::{Health, PublishAnswer, SOCKET_NAME};
 use switchback_routing::{Arm, ArmId, Endpoint, Route, Steering, Table};
 use tokio::runtime::Runtime;
 
@@ -28,7 +28,7 @@ pub(in crate::bench) const CODEC: &str = "SWITCHBACK_CODEC";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// See the module. Without a codec it is what is shipped.
-pub(super) struct Ours {
+pub(in crate::bench) struct Ours {
     pub(super) key: &'static str,
     pub(super) codec: Option<&'static str>,
 }
@@ -48,6 +48,16 @@ impl Peer for Ours {
     }
 
     fn start(&self, world: &World, plan: Plan) -> Result<Box<dyn Running>> {
+        Ok(Box::new(self.serve(world, plan)?))
+    }
+}
+
+impl Ours {
+    /// What is shipped.
+    pub(in crate::bench) const SHIPPED: Self = Self { key: super::OURS, codec: None };
+
+    /// Starts it by a plan; returns when it serves.
+    pub(in crate::bench) fn serve(&self, world: &World, plan: Plan) -> Result<Serving> {
         let directory = world.directory("ours")?;
         let program = &world.programs.switchback;
         let mut options = Options::new(&directory, program);
@@ -66,18 +76,35 @@ impl Peer for Ours {
         let mut serving = Serving { plane, runtime, pid, port, generation, socket, document };
         serving.prepare(plan)?;
         serving.switch()?;
-        Ok(Box::new(serving))
+        Ok(serving)
     }
 }
 
-struct Serving {
+/// It serves, and stops when this is dropped.
+pub(in crate::bench) struct Serving {
     plane: ProxyDataPlane,
     runtime: Runtime,
     pid: u32,
-    port: u16,
+    /// Where it serves.
+    pub(in crate::bench) port: u16,
     generation: Generation,
     socket: PathBuf,
     document: Vec<u8>,
+}
+
+impl Serving {
+    /// Has a new process of the same program take over; says how long that took, the start of the
+    /// process and its first answer included.
+    pub(in crate::bench) fn upgrade(&mut self) -> Result<Duration> {
+        let upgraded = self.runtime.block_on(self.plane.upgrade(None))?;
+        self.pid = upgraded.to.pid;
+        Ok(upgraded.took)
+    }
+
+    /// What it says about itself.
+    pub(in crate::bench) fn health(&self) -> Result<Health> {
+        self.runtime.block_on(self.plane.health()).context("the data plane does not answer")
+    }
 }
 
 impl Running for Serving {
