@@ -65,7 +65,7 @@ impl Layer {
                 &[Self::Core, Self::Ports, Self::Adapters, Self::Api, Self::App, Self::Testing]
             }
             // The simulator is the control plane with other neighbours.
-            Self::Testing => &[Self::Core, Self::Ports, Self::App, Self::Testing],
+            Self::Testing => &[Self::Core, Self::Ports, Self::Api, Self::App, Self::Testing],
             // Benchmarks drive the real parts.
             Self::Xtask => &[Self::Core, Self::Ports, Self::Adapters, Self::App],
         }

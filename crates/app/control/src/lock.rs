@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 
-/// A process that is killed while it starts another leaves its lock with that one, until the new
-/// program has taken its place.
+/// A control plane that is killed while it starts an instance leaves its lock with that one, until
+/// the new program has taken its place: a dead holder is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(10);
@@ -34,12 +34,12 @@ pub(crate) fn take(state_dir: &Path) -> Result<File, Error> {
         .mode(0o600)
         .open(&path)
         .map_err(failed("open", &path))?;
-    match try_for(PATIENCE, &file) {
+    match try_for(PATIENCE, &mut file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             // Who has it is for people; the lock itself is what counts.
-            let _ = file.read_to_string(&mut pid);
+            let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
             let directory = state_dir.to_owned();
             return Err(Error::Locked { pid: pid.trim().to_owned(), directory });
         }
@@ -54,14 +54,25 @@ pub(crate) fn take(state_dir: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-fn try_for(patience: Duration, file: &File) -> Result<(), TryLockError> {
+fn try_for(patience: Duration, file: &mut File) -> Result<(), TryLockError> {
     let deadline = Instant::now() + patience;
     loop {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(TRY_EVERY),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline && !is_held_alive(file) => {
+                thread::sleep(TRY_EVERY);
+            }
             result => return result,
         }
     }
+}
+
+/// Whether the process that the lock file names lives; a zombie does not.
+fn is_held_alive(file: &mut File) -> bool {
+    let mut pid = String::new();
+    let read = file.rewind().and_then(|()| file.read_to_string(&mut pid));
+    let stat = read.and_then(|_| std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())));
+    let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 #[cfg(test)]
@@ -83,8 +94,9 @@ mod tests {
     fn a_lock_that_is_let_go_a_moment_later_is_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let held = take(directory.path()).unwrap();
-        // An instance between fork and exec has the lock as well.
+        // An instance between fork and exec has the lock as well; whoever took it is dead.
         let other = held.try_clone().unwrap();
+        std::fs::write(directory.path().join("control.lock"), "999999999\n").unwrap();
         drop(held);
         let late = thread::spawn(move || {
             // sleep: the other process is to let go while this one waits.
