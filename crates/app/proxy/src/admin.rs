@@ -177,7 +177,8 @@ impl Admin {
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let connections = (0..self.shared.workers()).map(|worker| self.shared.connections(worker));
-        let page = crate::metrics::page(&self.plane.report(), connections.sum());
+        let page =
+            crate::metrics::page(&self.plane.report(), connections.sum(), &self.shared.access_log);
         content(StatusCode::OK, "text/plain; version=0.0.4", page.into())
     }
 }

@@ -128,6 +128,7 @@ mod tests {
             Arc::new(Endpoint::new(u64::from(n), instance, ([127, 0, 0, 1], 1000 + n).into(), 1))
         };
         Arm {
+            version: sample_arm("v1", &[]).version,
             id: sample_arm("v1", &[]).id,
             counters: Arc::new(Counters::new(1)),
             endpoints: (0..count).map(endpoint).collect(),

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use switchback_domain::Version;
 use switchback_domain::resilience::Balance;
 use switchback_domain::route::RouteMode;
 use switchback_domain::tls::UpstreamSpec;
@@ -55,6 +56,8 @@ impl Directory {
 #[derive(Debug)]
 pub(crate) struct Arm {
     pub(crate) id: ArmId,
+    /// As its users call it.
+    pub(crate) version: Version,
     pub(crate) counters: Arc<Counters>,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     /// Its part in a trial, while a coin chooses between it and another version.

@@ -1,4 +1,5 @@
 //! Counting per version: one shard per worker, relaxed atomics, nothing shared on the hot path.
+//! A shard has one writer, its worker, so nothing is read, changed and written in one operation.
 //!
 //! A [`Ticket`] is one accepted request: it raises the in-flight count when the version is chosen
 //! and gives exactly one outcome, whatever happens to the request.
@@ -11,11 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use switchback_domain::histogram::{BUCKETS, bucket_of};
+use switchback_domain::timing::{self, Timing};
 use switchback_domain::{ArmStats, Histogram};
 
+use crate::access_log::{Ended, Record};
 use crate::cohorts::{Cohorts, Enrolled};
-use crate::compiled::Arm;
+use crate::compiled::{Arm, Visit};
 use crate::resilience::Permit;
+use crate::upload::Upload;
 
 /// One worker's numbers, on cache lines of their own.
 #[derive(Debug, Default)]
@@ -33,8 +37,31 @@ struct Shard {
     dropped: AtomicU64,
     cut: AtomicU64,
     tunnels_cut: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    connect: Clock,
+    first_byte: Clock,
     /// 14 KB, so only where there were requests: a table may name 10,000 versions.
     latency: OnceLock<Box<[AtomicU64]>>,
+}
+
+/// The shard's part of a [`Timing`].
+#[derive(Debug, Default)]
+struct Clock {
+    counts: [AtomicU64; timing::BUCKETS],
+    sum_micros: AtomicU64,
+}
+
+impl Clock {
+    fn record(&self, took: Duration) {
+        let micros = micros(took);
+        add(&self.counts[timing::bucket_of(micros)], 1);
+        add(&self.sum_micros, micros);
+    }
+
+    fn read(&self) -> Timing {
+        Timing { counts: self.counts.each_ref().map(read), sum_micros: read(&self.sum_micros) }
+    }
 }
 
 /// One version's numbers.
@@ -105,6 +132,10 @@ impl Shard {
             dropped: read(&self.dropped),
             cut: read(&self.cut),
             tunnels_cut: read(&self.tunnels_cut),
+            bytes_in: read(&self.bytes_in),
+            bytes_out: read(&self.bytes_out),
+            connect: self.connect.read(),
+            first_byte: self.first_byte.read(),
             latency: dense.map(Histogram::from_dense).unwrap_or_default(),
         }
     }
@@ -113,16 +144,16 @@ impl Shard {
         match outcome {
             Outcome::Answered(class) => {
                 let empty = || (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
-                add(&self.latency.get_or_init(empty)[bucket_of(micros)]);
-                add(&self.responses[class.min(4)]);
+                add(&self.latency.get_or_init(empty)[bucket_of(micros)], 1);
+                add(&self.responses[class.min(4)], 1);
             }
-            Outcome::ConnectFailed => add(&self.connect_failed),
-            Outcome::Broken => add(&self.broken),
-            Outcome::TimedOut => add(&self.timed_out),
-            Outcome::ClientGone => add(&self.client_gone),
-            Outcome::BreakerOpen => add(&self.breaker_open),
-            Outcome::Dropped => add(&self.dropped),
-            Outcome::Cut => add(&self.cut),
+            Outcome::ConnectFailed => add(&self.connect_failed, 1),
+            Outcome::Broken => add(&self.broken, 1),
+            Outcome::TimedOut => add(&self.timed_out, 1),
+            Outcome::ClientGone => add(&self.client_gone, 1),
+            Outcome::BreakerOpen => add(&self.breaker_open, 1),
+            Outcome::Dropped => add(&self.dropped, 1),
+            Outcome::Cut => add(&self.cut, 1),
         }
     }
 }
@@ -131,8 +162,13 @@ fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-fn add(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+/// By the shard's only writer.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(read(counter).wrapping_add(more), Ordering::Relaxed);
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// One accepted request. Dropped without an outcome, its client went away, or its worker ended.
@@ -141,7 +177,17 @@ pub(crate) struct Ticket {
     arm: Arc<Arm>,
     worker: usize,
     started: Instant,
-    settled: bool,
+    /// How it ended; the first outcome counts.
+    outcome: Option<Outcome>,
+    /// The client's body, if there is one, and how much of it was counted.
+    upload: Option<Rc<Upload>>,
+    received: u64,
+    /// Bytes of the answer's body, and how many of them were counted.
+    sent: u64,
+    sent_counted: u64,
+    retries: Cell<u32>,
+    /// Its line in the access log, if its route wants one.
+    pub(crate) record: Option<Box<Record>>,
     /// Its place in a rollout's trial, if chance has assigned it.
     enrolled: Option<Enrolled>,
     /// Its place among those that a route lets in.
@@ -157,12 +203,28 @@ impl Ticket {
     /// which the version was looked up in the worker's table: see `crate::plane`.
     pub(crate) fn accept(arm: Arc<Arm>, worker: usize) -> Self {
         let shard = &arm.counters.0[worker];
-        add(&shard.in_flight);
-        add(&shard.accepted);
-        let (settled, enrolled, permit) = (false, None, None);
+        add(&shard.in_flight, 1);
+        add(&shard.accepted, 1);
+        let (outcome, enrolled, permit, upload) = (None, None, None, None);
+        let (received, sent, sent_counted, retries) = (0, 0, 0, Cell::new(0));
         let (is_probe, tunnels) = (false, false);
         let started = Instant::now();
-        Self { arm, worker, started, settled, enrolled, permit, is_probe, tunnels }
+        Self {
+            worker,
+            started,
+            outcome,
+            upload,
+            received,
+            sent,
+            sent_counted,
+            retries,
+            record: None,
+            enrolled,
+            permit,
+            is_probe,
+            tunnels,
+            arm,
+        }
     }
 
     /// Chance alone has chosen the version: the request is evidence if the version is on trial.
@@ -189,15 +251,70 @@ impl Ticket {
 
     /// One more attempt.
     pub(crate) fn retry(&self) {
-        add(&self.arm.counters.0[self.worker].retried);
+        add(&self.shard().retried, 1);
+        self.retries.set(self.retries.get() + 1);
+    }
+
+    fn shard(&self) -> &Shard {
+        &self.arm.counters.0[self.worker]
+    }
+
+    /// Has the client's body counted, by however much of it has come when the request ends.
+    pub(crate) fn takes(&mut self, upload: Option<Rc<Upload>>) {
+        self.upload = upload;
+    }
+
+    /// So many bytes of the answer's body are passed on.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// A new connection to an instance took so long to open.
+    pub(crate) fn connected(&self, took: Duration) {
+        self.shard().connect.record(took);
+    }
+
+    /// The head of an answer came.
+    pub(crate) fn head_came(&self) {
+        self.shard().first_byte.record(self.started.elapsed());
+    }
+
+    /// An instance answers with this status.
+    pub(crate) fn answered(&mut self, status: u16, visit: &Visit) {
+        if let Some(record) = &mut self.record {
+            record.answered(status, &visit.endpoint.instance);
+        }
+    }
+
+    /// Its line, with what is known of it, for whoever answers in the version's place.
+    pub(crate) fn release_record(&mut self) -> Option<Box<Record>> {
+        let mut record = self.record.take()?;
+        let received = self.upload.as_ref().map_or(0, |upload| upload.body_bytes());
+        let (outcome, sent, retries) = (self.outcome, self.sent, self.retries.get());
+        record.ended(Ended { outcome, why: "", received, sent, retries });
+        Some(record)
+    }
+
+    /// Counts the bytes that were not counted yet.
+    fn count_bytes(&mut self) {
+        let received = self.upload.as_ref().map_or(0, |upload| upload.body_bytes());
+        let shard = self.shard();
+        if received > self.received {
+            add(&shard.bytes_in, received - self.received);
+        }
+        if self.sent > self.sent_counted {
+            add(&shard.bytes_out, self.sent - self.sent_counted);
+        }
+        (self.received, self.sent_counted) = (received, self.sent);
     }
 
     /// Records the outcome; the first one counts.
     pub(crate) fn settle(&mut self, outcome: Outcome) {
-        if !self.settled {
-            self.settled = true;
-            let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.arm.counters.0[self.worker].record(outcome, micros);
+        if self.outcome.is_none() {
+            self.outcome = Some(outcome);
+            let micros = micros(self.started.elapsed());
+            self.count_bytes();
+            self.shard().record(outcome, micros);
             if let Some(enrolled) = &self.enrolled {
                 enrolled.end(outcome, micros);
             }
@@ -225,9 +342,12 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if self.tunnels {
-            add(&self.arm.counters.0[self.worker].tunnels_cut);
+            add(&self.shard().tunnels_cut, 1);
         }
         self.settle(if CUTTING.get() { Outcome::Cut } else { Outcome::ClientGone });
-        self.arm.counters.0[self.worker].in_flight.fetch_sub(1, Ordering::Release);
+        self.count_bytes();
+        drop(self.release_record());
+        let in_flight = &self.shard().in_flight;
+        in_flight.store(read(in_flight).wrapping_sub(1), Ordering::Release);
     }
 }

@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use switchback_domain::resilience::RetryPolicy;
@@ -41,6 +41,13 @@ pub(crate) trait Exchange {
 
     /// What the answer is to carry beside its own: the value of a `Set-Cookie`.
     fn set_cookie(&mut self, cookie: String);
+
+    /// Has the instance told that the trace is recorded, if it begins here. Before it is sent.
+    fn mark_sampled(&mut self);
+
+    /// The first value of a header, by its name in lower case, as an instance gets it. Before it
+    /// is sent; a body that came with its head may be taken for a part of that, after the head.
+    fn forwarded(&mut self, name: &str) -> Option<String>;
 
     /// The whole request as an instance gets it by HTTP/1.1, body included; `None` when that is not
     /// all here, or when it asks for another protocol.
@@ -181,7 +188,10 @@ pub(crate) async fn exchange<E: Exchange>(
             ticket.retry();
         }
         match course.attempt(visit, request).await {
-            Attempt::Answered(answer, visit) => return Ok((answer, visit)),
+            Attempt::Answered(answer, visit) => {
+                ticket.head_came();
+                return Ok((answer, visit));
+            }
             Attempt::Failed(failure) => return Err(failure),
             Attempt::Refused => {}
             Attempt::Again(visit) => {
@@ -310,7 +320,8 @@ impl Course<'_> {
         {
             return Ok((link, true));
         }
-        let own = self.guard.and_then(|guard| guard.policy.timeouts.connect);
+        let (own, began) =
+            (self.guard.and_then(|guard| guard.policy.timeouts.connect), Instant::now());
         let stream = connect(visit.endpoint.address, own.unwrap_or(CONNECT_MAX)).await?;
         let arm = self.ticket.arm();
         let link = E::open(self.worker, stream, arm).await.ok_or(NoLink::Refused)?;
@@ -318,6 +329,7 @@ impl Course<'_> {
             pool.put(visit.endpoint.id, shared, None);
         }
         visit.endpoint.took_connection();
+        self.ticket.connected(began.elapsed());
         Ok((link, false))
     }
 }

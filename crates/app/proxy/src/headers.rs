@@ -10,10 +10,15 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::trace;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The subject of the client's certificate, told to instances when it was verified.
 pub(crate) const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
@@ -68,6 +73,24 @@ pub(crate) fn introduce(headers: &mut HeaderMap, secure: bool, subject: Option<H
     }
     if let Some(subject) = subject {
         headers.insert(CLIENT_SUBJECT, subject);
+    }
+}
+
+/// Keeps the trace that the client has begun, if it is one, or begins one.
+pub(crate) fn trace(headers: &mut HeaderMap, sampled: bool) {
+    let mut parents = headers.get_all(TRACE_PARENT).iter();
+    if let (Some(only), None) = (parents.next(), parents.next())
+        && trace::is_valid(only.as_bytes())
+    {
+        return;
+    }
+    let mut value = trace::begin();
+    if sampled {
+        value[trace::SAMPLED_AT] = b'1';
+    }
+    headers.remove(TRACE_STATE);
+    if let Ok(value) = HeaderValue::from_bytes(&value) {
+        headers.insert(TRACE_PARENT, value);
     }
 }
 
@@ -256,6 +279,19 @@ mod tests {
         assert_eq!(sent["x-forwarded-proto"], "https");
         assert_eq!(sent["x-forwarded-host"], "outer.test");
         assert_eq!(sent["transfer-encoding"], "chunked");
+    }
+
+    #[test]
+    fn a_trace_goes_on_with_its_state_or_begins_anew_without() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        let mut sent = headers(&[("tracestate", "a=1"), ("traceparent", parent)]);
+        let before = sent.clone();
+        trace(&mut sent, true);
+        assert_eq!(sent, before, "what the client decided stays");
+        sent.append("traceparent", HeaderValue::from_static(parent));
+        trace(&mut sent, true);
+        assert_eq!((sent.len(), sent["traceparent"] == parent), (1, false), "two are none");
+        assert!(sent["traceparent"].to_str().unwrap().ends_with("-01"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! own restart. Threads: one per core for traffic, one that accepts, one for control. It decides
 //! nothing: which version gets which share is in the table.
 
+mod access_log;
 mod admin;
 mod balance;
 mod batches;
@@ -38,6 +39,7 @@ mod shared;
 mod socket;
 mod store;
 mod tls;
+mod trace;
 mod tunnel;
 mod upload;
 mod worker;

@@ -147,3 +147,18 @@ pub const BATCH_BUCKETS_MAX: usize = 512 * 1024;
 pub const MIRRORS_MAX: usize = 64;
 /// Longest such a copy may take: a candidate that hangs holds up neither its end nor other copies.
 pub const MIRROR_MAX: Duration = Duration::from_secs(5);
+/// Bytes of lines that a worker hands over at once: one write for many requests.
+pub const ACCESS_LOG_BATCH_BYTES: usize = 32 * 1024;
+/// Bytes of lines that a worker keeps while the writer is behind; what comes then is dropped.
+pub const ACCESS_LOG_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// Handed over and not written: a disk that stops for a moment loses nothing at 10,000 lines a
+/// second.
+pub const ACCESS_LOG_BATCHES_MAX: usize = 64;
+/// Bytes of one text of a client's (path, host, method, request id) in a line.
+pub const ACCESS_LOG_TEXT_BYTES_MAX: usize = 2 * 1024;
+/// A longer file makes room for a new one.
+pub const ACCESS_LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Older files that are kept: with the newest one 320 MB.
+pub const ACCESS_LOG_FILES_MAX: usize = 4;
+/// How long the end waits for the last lines to be written.
+pub const ACCESS_LOG_FINISH_MAX: Duration = Duration::from_secs(1);

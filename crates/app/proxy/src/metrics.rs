@@ -1,28 +1,19 @@
 //! The counters as Prometheus text, computed on the control thread when somebody asks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use switchback_domain::{ArmStats, ServiceKey};
+use switchback_domain::timing::{self, Timing};
+use switchback_domain::{ArmStats, Histogram, ServiceKey};
 use switchback_ports::data_plane::{Report, RouteReport};
 
-/// Upper bounds of the histogram in microseconds: from a millisecond to ten seconds, the usual
-/// steps of Prometheus clients and some finer ones where services live.
-const BOUNDS: [(u64, &str); 14] = [
-    (1_000, "0.001"),
-    (2_500, "0.0025"),
-    (5_000, "0.005"),
-    (10_000, "0.01"),
-    (25_000, "0.025"),
-    (50_000, "0.05"),
-    (100_000, "0.1"),
-    (250_000, "0.25"),
-    (500_000, "0.5"),
-    (1_000_000, "1"),
-    (2_500_000, "2.5"),
-    (5_000_000, "5"),
-    (10_000_000, "10"),
-    (30_000_000, "30"),
+use crate::access_log::AccessLog;
+
+/// The bounds of [`timing::BOUNDS`] in seconds, as Prometheus writes them.
+const BOUNDS: [&str; timing::BOUNDS.len()] = [
+    "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5",
+    "10", "30",
 ];
 
 #[derive(Default)]
@@ -35,16 +26,13 @@ struct Series {
 }
 
 /// The whole page.
-pub(crate) fn page(report: &Report, connections: usize) -> String {
+pub(crate) fn page(report: &Report, connections: usize, log: &AccessLog) -> String {
     // Two releases of one version (a configuration rollback) are one series.
     let mut series: BTreeMap<String, Series> = BTreeMap::new();
     for arm in &report.arms {
         let (key, version) = (&arm.arm.service, &arm.version);
-        // Names hold nothing that would have to be escaped.
-        let labels = format!(
-            "service=\"{}\",environment=\"{}\",version=\"{version}\"",
-            key.service, key.environment
-        );
+        let version = escaped(version.as_str());
+        let labels = format!("{},version=\"{version}\"", of_service(key));
         let one = series.entry(labels).or_default();
         one.stats = one.stats.merge(&arm.stats);
         one.in_flight += arm.in_flight;
@@ -54,12 +42,28 @@ pub(crate) fn page(report: &Report, connections: usize) -> String {
     }
     let mut text = String::new();
     requests(&mut text, &series);
+    failures(&mut text, &series);
+    numbers(&mut text, &series);
     durations(&mut text, &series);
-    in_flight(&mut text, &series);
     trouble(&mut text, &series);
     by_service(&mut text, report);
     own(&mut text, report, connections);
+    logged(&mut text, log);
     text
+}
+
+/// The labels that name a service.
+fn of_service(key: &ServiceKey) -> String {
+    let (service, environment) = (escaped(key.service.as_str()), key.environment.as_str());
+    format!("service=\"{service}\",environment=\"{}\"", escaped(environment))
+}
+
+/// A label's value. Names hold nothing that needs it today; the page must not depend on that.
+fn escaped(value: &str) -> Cow<'_, str> {
+    if !value.contains(['\\', '"', '\n']) {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
 /// Writing to a `String` cannot fail.
@@ -81,9 +85,12 @@ fn requests(text: &mut String, series: &BTreeMap<String, Series>) {
             + stats.dropped;
         for (class, count) in stats.responses.iter().enumerate() {
             let count = count + if class == 4 { own } else { 0 };
-            line!(text, "http_requests_total{{{labels},code_class=\"{}xx\"}} {count}", class + 1);
+            line!(text, "http_requests_total{{{labels},status=\"{}xx\"}} {count}", class + 1);
         }
     }
+}
+
+fn failures(text: &mut String, series: &BTreeMap<String, Series>) {
     line!(
         text,
         "# HELP switchback_proxy_failures_total Requests without a whole answer, by cause."
@@ -104,41 +111,94 @@ fn requests(text: &mut String, series: &BTreeMap<String, Series>) {
             line!(text, "switchback_proxy_failures_total{{{labels},cause=\"{cause}\"}} {count}");
         }
     }
-    line!(text, "# HELP switchback_proxy_retries_total Attempts repeated elsewhere.");
-    line!(text, "# TYPE switchback_proxy_retries_total counter");
-    for (labels, Series { stats, .. }) in series {
-        line!(text, "switchback_proxy_retries_total{{{labels}}} {}", stats.retried);
+}
+
+/// One number for each version.
+fn numbers(text: &mut String, series: &BTreeMap<String, Series>) {
+    type Read = fn(&Series) -> u64;
+    let families: [(&str, &str, &str, Read); 5] = [
+        ("http_requests_in_flight", "gauge", "Requests on their way now.", |of| of.in_flight),
+        (
+            "switchback_proxy_accepted_total",
+            "counter",
+            "Requests that were given to the version.",
+            |of| of.stats.accepted,
+        ),
+        ("switchback_proxy_retries_total", "counter", "Attempts repeated elsewhere.", |of| {
+            of.stats.retried
+        }),
+        (
+            "switchback_proxy_received_bytes_total",
+            "counter",
+            "Bytes of request bodies from clients.",
+            |of| of.stats.bytes_in,
+        ),
+        (
+            "switchback_proxy_sent_bytes_total",
+            "counter",
+            "Bytes of response bodies for clients.",
+            |of| of.stats.bytes_out,
+        ),
+    ];
+    for (name, kind, help, read) in families {
+        line!(text, "# HELP {name} {help}");
+        line!(text, "# TYPE {name} {kind}");
+        for (labels, one) in series {
+            line!(text, "{name}{{{labels}}} {}", read(one));
+        }
     }
 }
 
 fn durations(text: &mut String, series: &BTreeMap<String, Series>) {
-    let name = "http_request_duration_seconds";
-    line!(text, "# HELP {name} Time to the end of the response.");
-    line!(text, "# TYPE {name} histogram");
-    for (labels, Series { stats, .. }) in series {
-        let mut buckets = stats.latency.buckets().peekable();
-        let mut count = 0;
-        for (bound, le) in BOUNDS {
-            while let Some((_, more)) = buckets.next_if(|(upper, _)| *upper <= bound) {
-                count += more;
-            }
-            line!(text, "{name}_bucket{{{labels},le=\"{le}\"}} {count}");
+    type Read = fn(&ArmStats) -> Timing;
+    let families: [(&str, &str, Read); 3] = [
+        ("http_request_duration_seconds", "Time to the end of the response.", |stats| {
+            classic(&stats.latency)
+        }),
+        ("switchback_proxy_first_byte_seconds", "Time to the head of the response.", |stats| {
+            stats.first_byte.clone()
+        }),
+        (
+            "switchback_proxy_connect_seconds",
+            "Time to open a connection to an instance.",
+            |stats| stats.connect.clone(),
+        ),
+    ];
+    for (name, help, read) in families {
+        line!(text, "# HELP {name} {help}");
+        line!(text, "# TYPE {name} histogram");
+        for (labels, one) in series {
+            histogram(text, name, labels, &read(&one.stats));
         }
-        let total = stats.latency.count();
-        line!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {total}");
-        #[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-        let sum = stats.latency.mean().unwrap_or(0.0) * total as f64 / 1e6;
-        line!(text, "{name}_sum{{{labels}}} {sum:.6}");
-        line!(text, "{name}_count{{{labels}}} {total}");
     }
 }
 
-fn in_flight(text: &mut String, series: &BTreeMap<String, Series>) {
-    line!(text, "# HELP http_requests_in_flight Requests on their way now.");
-    line!(text, "# TYPE http_requests_in_flight gauge");
-    for (labels, one) in series {
-        line!(text, "http_requests_in_flight{{{labels}}} {}", one.in_flight);
+fn histogram(text: &mut String, name: &str, labels: &str, timing: &Timing) {
+    let mut count = 0;
+    for (le, more) in BOUNDS.iter().chain(&["+Inf"]).zip(timing.counts) {
+        count += more;
+        line!(text, "{name}_bucket{{{labels},le=\"{le}\"}} {count}");
     }
+    #[allow(clippy::cast_precision_loss, reason = "a sum of microseconds stays below 2^52")]
+    let sum = timing.sum_micros as f64 / 1e6;
+    line!(text, "{name}_sum{{{labels}}} {sum:.6}");
+    line!(text, "{name}_count{{{labels}}} {count}");
+}
+
+/// In the classic buckets: each of the finer ones falls into one, but for at most 1.6 %.
+fn classic(latency: &Histogram) -> Timing {
+    let mut timing = Timing::default();
+    for (upper, count) in latency.buckets() {
+        timing.counts[timing::bucket_of(upper)] += count;
+    }
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts and sums stay far below 2^52"
+    )]
+    let sum = (latency.mean().unwrap_or(0.0) * latency.count() as f64) as u64;
+    Timing { sum_micros: sum, ..timing }
 }
 
 fn trouble(text: &mut String, series: &BTreeMap<String, Series>) {
@@ -202,8 +262,7 @@ fn by_service(text: &mut String, report: &Report) {
         line!(text, "# HELP switchback_proxy_{name} {help}");
         line!(text, "# TYPE switchback_proxy_{name} {kind}");
         for of in &report.routes {
-            let ServiceKey { environment, service } = &of.service;
-            let labels = format!("service=\"{service}\",environment=\"{environment}\"");
+            let labels = of_service(&of.service);
             for (outcome, count) in outcomes(of) {
                 let outcome = match outcome {
                     "" => String::new(),
@@ -212,6 +271,15 @@ fn by_service(text: &mut String, report: &Report) {
                 line!(text, "switchback_proxy_{name}{{{labels}{outcome}}} {count}");
             }
         }
+    }
+}
+
+fn logged(text: &mut String, log: &AccessLog) {
+    let name = "switchback_proxy_access_log_lines_total";
+    line!(text, "# HELP {name} Lines of the access log, by what became of them.");
+    line!(text, "# TYPE {name} counter");
+    for (outcome, count) in [("written", log.written()), ("dropped", log.dropped())] {
+        line!(text, "{name}{{outcome=\"{outcome}\"}} {count}");
     }
 }
 
@@ -263,14 +331,16 @@ mod tests {
 
     #[test]
     fn releases_of_one_version_are_one_series_and_buckets_are_cumulative() {
+        let log = AccessLog::new("unused".into());
         let arms = vec![arm("a", &[900, 2_000]), arm("b", &[40_000, 99_000_000])];
         let isolated =
             RouteReport { isolated: 3, held: 2, ..RouteReport::new(arms[0].arm.service.clone()) };
-        let text = page(&Report { arms, routes: vec![isolated], ..Report::default() }, 7);
+        let text = page(&Report { arms, routes: vec![isolated], ..Report::default() }, 7, &log);
+        assert_eq!(escaped("a\\b\"c\nd"), "a\\\\b\\\"c\\nd");
         let labels = "service=\"sample\",environment=\"test\",version=\"v1\"";
         for expected in [
-            format!("http_requests_total{{{labels},code_class=\"2xx\"}} 4"),
-            format!("http_requests_total{{{labels},code_class=\"5xx\"}} 2"),
+            format!("http_requests_total{{{labels},status=\"2xx\"}} 4"),
+            format!("http_requests_total{{{labels},status=\"5xx\"}} 2"),
             format!("http_request_duration_seconds_bucket{{{labels},le=\"0.001\"}} 1"),
             format!("http_request_duration_seconds_bucket{{{labels},le=\"0.05\"}} 3"),
             format!("http_request_duration_seconds_bucket{{{labels},le=\"30\"}} 3"),

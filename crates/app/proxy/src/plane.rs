@@ -456,6 +456,7 @@ impl Plane {
                 .chain(&state.set_aside)
                 .cloned()
                 .chain(encryption)
+                .chain(self.shared.access_log.trouble())
                 .collect(),
             version: self.version.clone(),
         }
@@ -506,7 +507,7 @@ mod tests {
 
     /// A plane whose workers are the test.
     fn plane(directory: &std::path::Path) -> (Rc<Plane>, Vec<mpsc::UnboundedReceiver<Command>>) {
-        let shared = Arc::new(Shared::new(2));
+        let shared = Arc::new(Shared::new(2, directory));
         let (workers, inboxes): (Vec<_>, Vec<_>) =
             (0..2).map(|_| mpsc::unbounded_channel()).unzip();
         let acceptor = {

@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 
 use crate::admin::{self, Admin};
 use crate::handover::{self, Doors, Estate, Until};
-use crate::limits::{CONNECTIONS_MAX, DESCRIPTORS_RESERVED, LOCK_WAIT_MAX};
+use crate::limits::{ACCESS_LOG_FINISH_MAX, CONNECTIONS_MAX, DESCRIPTORS_RESERVED, LOCK_WAIT_MAX};
 use crate::listen::{Acceptor, Limits};
 use crate::plane::Plane;
 use crate::shared::Shared;
@@ -46,7 +46,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Error::Runtime)?;
-    let threads = Threads::start(workers.max(1), connections_max, options)?;
+    let threads = Threads::start(workers.max(1), connections_max, options, &state_dir)?;
     LocalSet::new().block_on(&runtime, control(options, &state_dir, threads, lock))
 }
 
@@ -59,9 +59,14 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(count: usize, connections_max: usize, options: &Options) -> Result<Self, Error> {
+    fn start(
+        count: usize,
+        connections_max: usize,
+        options: &Options,
+        state_dir: &Path,
+    ) -> Result<Self, Error> {
         let codec = options.codec;
-        let shared = Arc::new(Shared::new(count));
+        let shared = Arc::new(Shared::new(count, state_dir));
         let (stop, stopped) = watch::channel(false);
         let start = |index| Handle::start(index, Arc::clone(&shared), codec, stopped.clone());
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
@@ -90,6 +95,7 @@ async fn control(
         None => succeed(&plane, options, state_dir).await?,
     };
     let asked = Rc::new(Notify::new());
+    let access_log = Arc::clone(&shared.access_log);
     let admin = Admin { plane: Rc::clone(&plane), shared, stop: Rc::clone(&asked) };
     log::note(&format!("process {} serves {}", std::process::id(), state_dir.display()));
     let answering = tokio::task::spawn_local(admin::serve(admin, listener));
@@ -117,6 +123,7 @@ async fn control(
         // The next owner finds no socket rather than one that nobody answers.
         handover::remove(&options.admin_socket, state_dir);
     }
+    access_log.finish(ACCESS_LOG_FINISH_MAX);
     renewing.abort();
     collecting.abort();
     answering.abort();

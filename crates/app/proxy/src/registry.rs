@@ -132,8 +132,8 @@ impl Registry {
         });
         let (id, part, endpoints) = (arm.id.clone(), part.cloned(), endpoints.collect());
         let (health, breaker) = (Arc::clone(&entry.health), entry.breaker.clone());
-        let upstream = arm.upstream.clone();
-        Arc::new(Arm { id, counters, endpoints, part, balance, health, breaker, upstream })
+        let (version, upstream) = (arm.version.clone(), arm.upstream.clone());
+        Arc::new(Arm { id, version, counters, endpoints, part, balance, health, breaker, upstream })
     }
 
     /// Every worker serves from `table` now: what it does not name gets no new request, so what is

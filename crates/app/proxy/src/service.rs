@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use switchback_domain::ServiceKey;
-use switchback_domain::route::{Maintenance, PauseLimits, RouteMode};
+use switchback_domain::route::{Maintenance, Observation, PauseLimits, RouteMode};
+use switchback_domain::{ServiceKey, Weight};
 use switchback_resilience::Admission;
 use switchback_routing::{ArmId, Reason, RequestView, RouteEntry};
 
+use crate::access_log::Record;
 use crate::clock;
 use crate::compiled::{Arm, Compiled, Visit};
 use crate::counters::{Outcome, Ticket};
@@ -50,6 +51,8 @@ pub(crate) struct Refusal {
     pub(crate) own: Option<Box<OwnAnswer>>,
     /// The version that could not answer.
     pub(crate) arm: Option<Box<ArmId>>,
+    /// It is in the access log already, if it belongs there.
+    pub(crate) logged: bool,
 }
 
 /// An answer that is no refusal: what was kept or configured for when nobody answers.
@@ -69,13 +72,15 @@ impl Refusal {
     /// The connection stays open.
     pub(crate) const fn of(status: StatusCode, reason: &'static str) -> Self {
         let (retry_after, page, own, arm) = (None, None, None, None);
-        Self { status, reason, close: false, retry_after, page, own, arm }
+        let (close, logged) = (false, false);
+        Self { status, reason, close, retry_after, page, own, arm, logged }
     }
 
     /// The request is none, or none that is served here: the connection is closed after it.
     pub(crate) const fn bad(status: StatusCode, reason: &'static str) -> Self {
         let (retry_after, page, own, arm) = (None, None, None, None);
-        Self { status, reason, close: true, retry_after, page, own, arm }
+        let (close, logged) = (true, false);
+        Self { status, reason, close, retry_after, page, own, arm, logged }
     }
 
     /// Nothing wrong with the request: it may come again after a while, of at least a second.
@@ -110,6 +115,11 @@ impl Refusal {
         let page = if of.page.is_empty() { MAINTENANCE_PAGE } else { of.page.as_str() };
         let refusal = Self::later("the service is down for maintenance", of.retry_after);
         Self { page: Some(page.to_owned()), ..refusal }
+    }
+
+    /// Says in the access log that this is the answer.
+    pub(crate) fn note(&self, record: &mut Record) {
+        record.refused(self.status.as_u16(), self.reason, self.body().len());
     }
 
     /// What the client is told.
@@ -176,6 +186,10 @@ pub(crate) struct Assigned {
     pub(crate) is_asked_for: bool,
     /// Who is to get a copy of it.
     pub(crate) mirror: Option<(ServiceKey, Arc<Arm>)>,
+    /// What is written down of it, for which route, and why it goes to its version.
+    pub(crate) observation: Observation,
+    pub(crate) logged: Option<Box<ServiceKey>>,
+    pub(crate) reason: Reason,
 }
 
 impl Assigned {
@@ -184,6 +198,51 @@ impl Assigned {
         if let Some(cookie) = self.cookie.take() {
             request.set_cookie(if entry.secure { cookie + "; Secure" } else { cookie });
         }
+    }
+
+    /// Has its bytes counted, marks its trace now and then, and begins its line in the access log
+    /// where the route wants one.
+    pub(crate) fn observe<E: Exchange>(&mut self, worker: &Worker, entry: &Entry, request: &mut E) {
+        self.ticket.takes(request.upload());
+        let sample = u32::from(self.observation.trace_sample().basis_points());
+        if rand::random::<u32>() % u32::from(Weight::ALL.basis_points()) < sample {
+            request.mark_sampled();
+        }
+        if let (Some(format), Some(route)) = (self.observation.access_log, self.logged.take()) {
+            let log = &worker.access_log;
+            let mut record = request.view(entry, |asked| Record::new(log, format, &route, asked));
+            name(&mut record, request);
+            record.assigned(self.ticket.arm().version.clone(), self.reason);
+            self.ticket.record = Some(record);
+        }
+    }
+}
+
+fn name<E: Exchange>(record: &mut Record, request: &mut E) {
+    let request_id = request.forwarded("x-request-id");
+    record.named(request_id, request.forwarded("traceparent").as_deref());
+}
+
+/// Writes down what no version was asked about, if its route wants that.
+pub(crate) fn log_refusal<E: Exchange>(
+    worker: &Worker,
+    entry: &Entry,
+    request: &mut E,
+    refusal: &Refusal,
+) {
+    if refusal.logged {
+        return;
+    }
+    let record = request.view(entry, |asked| {
+        worker.with_table(|table| {
+            let route = table.router.find_for(asked)?;
+            let format = route.observation.access_log?;
+            Some(Record::new(&worker.access_log, format, &route.service, asked))
+        })
+    });
+    if let Some(mut record) = record {
+        name(&mut record, request);
+        refusal.note(&mut record);
     }
 }
 
@@ -215,9 +274,13 @@ pub(crate) async fn decide<E: Exchange>(
         };
     };
     assigned.show_cookie(entry, request);
-    let Assigned { ticket, timeout, .. } = assigned;
+    assigned.observe(worker, entry, request);
+    let Assigned { mut ticket, timeout, .. } = assigned;
     match exchange(worker, &ticket, timeout, None, request).await {
-        Ok((answer, visit)) => Ok(Answered { ticket, visit, answer, pace: None, capture: None }),
+        Ok((answer, visit)) => {
+            ticket.answered(E::status(&answer), &visit);
+            Ok(Answered { ticket, visit, answer, pace: None, capture: None })
+        }
         Err(failure) => Err(failed(worker, failure, ticket)),
     }
 }
@@ -297,12 +360,23 @@ fn to_version(
     if chosen.reason.is_random() {
         ticket.enroll(&worker.cohorts, chosen.session);
     }
-    let (timeout, cookie) = (route.timeout, chosen.set_cookie);
+    let (timeout, cookie, observation) = (route.timeout, chosen.set_cookie, route.observation);
+    let logged = observation.access_log.map(|_| Box::new(route.service.clone()));
+    let reason = chosen.reason;
     let is_asked_for = matches!(chosen.reason, Reason::Preview | Reason::Named);
     let mirror = chosen.mirror.and_then(|at| table.arms.get(at));
     let mirror = mirror.map(|arm| (route.service.clone(), Arc::clone(arm)));
     match admit(ticket) {
-        Ok(ticket) => Way::On(Assigned { ticket, timeout, cookie, is_asked_for, mirror }),
+        Ok(ticket) => Way::On(Assigned {
+            ticket,
+            timeout,
+            cookie,
+            is_asked_for,
+            mirror,
+            observation,
+            logged,
+            reason,
+        }),
         Err(refusal) if is_asked_for => Way::Refused(refusal),
         Err(refusal) => Way::Open(refusal),
     }
@@ -330,8 +404,18 @@ fn unrouted(worker: &Worker, status: StatusCode, reason: &'static str) -> Way {
     Way::Refused(Refusal::of(status, reason))
 }
 
-/// Settles a request that got no answer.
+/// Settles a request that got no answer, and has its line say so.
 pub(crate) fn failed(worker: &Worker, failure: Failure, mut ticket: Ticket) -> Refusal {
+    let mut refusal = fail(worker, failure, &mut ticket);
+    if let Some(mut record) = ticket.release_record() {
+        refusal.note(&mut record);
+        refusal.logged = true;
+    }
+    refusal
+}
+
+/// Settles a request that got no answer.
+pub(crate) fn fail(worker: &Worker, failure: Failure, ticket: &mut Ticket) -> Refusal {
     let (outcome, status, reason) = match failure {
         Failure::Version(Outcome::TimedOut) => {
             (Outcome::TimedOut, StatusCode::GATEWAY_TIMEOUT, "the instance did not answer in time")

@@ -1,6 +1,7 @@
 //! What the workers and the control thread share: the table in force and a few counters.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -9,6 +10,7 @@ use arc_swap::ArcSwap;
 use switchback_domain::ServiceKey;
 use switchback_ports::data_plane::RouteReport;
 
+use crate::access_log::{self, AccessLog};
 use crate::compiled::Compiled;
 use crate::peers::Admitted;
 use crate::route_counts::RouteCounts;
@@ -21,6 +23,7 @@ pub(crate) struct Shared {
     pub(crate) born: Instant,
     /// How many requests of each service are held back.
     held: Mutex<BTreeMap<ServiceKey, u32>>,
+    pub(crate) access_log: Arc<AccessLog>,
     lanes: Box<[Lane]>,
 }
 
@@ -49,10 +52,12 @@ impl Drop for Open {
 }
 
 impl Shared {
-    pub(crate) fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize, state_dir: &Path) -> Self {
         let table = Arc::new(ArcSwap::from_pointee(Compiled::default()));
         let (born, held) = (Instant::now(), Mutex::default());
-        Self { table, born, held, lanes: (0..workers).map(|_| Lane::default()).collect() }
+        let lanes = (0..workers).map(|_| Lane::default()).collect();
+        let access_log = AccessLog::new(state_dir.join(access_log::FILE));
+        Self { table, born, held, access_log, lanes }
     }
 
     pub(crate) fn workers(&self) -> usize {

@@ -20,6 +20,8 @@ pub(crate) struct Upload {
     waits_since: Cell<Option<Instant>>,
     waited: Cell<Duration>,
     received: Cell<u64>,
+    /// Without its framing.
+    body: Cell<u64>,
     failed: Cell<bool>,
     touched: Cell<bool>,
     pause_max: Cell<Duration>,
@@ -41,6 +43,7 @@ impl Upload {
             waits_since: Cell::new(None),
             waited: Cell::default(),
             received: Cell::default(),
+            body: Cell::default(),
             failed: Cell::default(),
             touched: Cell::default(),
             pause_max: Cell::new(UPLOAD_PAUSE_MAX),
@@ -62,6 +65,16 @@ impl Upload {
         self.moved.set(now);
         self.received.set(self.received.get().saturating_add(bytes as u64));
         self.wait_ends(now);
+    }
+
+    /// So much more of the body itself is here.
+    pub(crate) fn carried(&self, bytes: usize) {
+        self.body.set(self.body.get().saturating_add(bytes as u64));
+    }
+
+    /// How much of the body itself has come.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.body.get()
     }
 
     /// The instance would take more, but nothing is there.

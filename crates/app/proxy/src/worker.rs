@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::Error;
+use crate::access_log::Buffer;
 use crate::codec::own::{Leaving, Roster, Scratches};
 use crate::codec::{self, Codec};
 use crate::cohorts::{Cohorts, Collected};
@@ -57,6 +58,7 @@ pub(crate) struct Worker {
     pub(crate) scratches: Scratches,
     pub(crate) cohorts: Rc<Cohorts>,
     pub(crate) mirrors: Mirrors,
+    pub(crate) access_log: Rc<Buffer>,
     /// Told when this process is to end, at once or when all has left it: see
     /// [`Worker::is_leaving`].
     pub(crate) stop: watch::Receiver<bool>,
@@ -75,6 +77,7 @@ impl Worker {
     ) -> Rc<Self> {
         let table = RefCell::new(Cache::new(Arc::clone(&shared.table)));
         let cohorts = Cohorts::new(shared.born);
+        let access_log = Buffer::new(Arc::clone(&shared.access_log));
         Rc::new(Self {
             index,
             shared,
@@ -85,6 +88,7 @@ impl Worker {
             scratches: Scratches::default(),
             cohorts,
             mirrors: Mirrors::default(),
+            access_log,
             stop,
             changed: Notify::new(),
             leaving: Cell::new(false),
@@ -183,6 +187,7 @@ async fn work(worker: Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Command>) {
                 None => break Duration::ZERO,
             },
             _ = sweep.tick() => {
+                worker.access_log.flush();
                 worker.sweep();
                 worker.roster.tick();
             }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use switchback_config::parse;
 use switchback_domain::route::{
-    Affinity, Conditions, Maintenance, Mirror, PathMatch, PauseLimits, Preview, RouteRules,
-    TextMatch, VersionHeader,
+    Affinity, Conditions, LogFormat, Maintenance, Mirror, Observation, PathMatch, PauseLimits,
+    Preview, RouteRules, TextMatch, VersionHeader,
 };
 use switchback_domain::{EnvironmentName, ServiceName, Weight};
 
@@ -85,6 +85,11 @@ fn short_forms_take_the_defaults() {
     assert_eq!(web.pause, Some(PauseLimits { deadline: Duration::from_secs(30), cap: 1000 }));
     let legacy = rules("production", "legacy");
     assert_eq!(legacy.version_header, None);
+    assert_eq!(legacy.observation, Observation::default());
+    let sampled = Weight::from_basis_points(50).expect("a weight");
+    assert_eq!(internal.observation.trace_sample(), sampled);
+    assert_eq!(internal.observation.access_log, Some(LogFormat::Json));
+    assert_eq!(web.observation.trace_sample(), Weight::from_percent(1));
     assert_eq!(legacy.affinity, Some(Affinity::Cookie("JSESSIONID".to_owned())));
 }
 

@@ -47,6 +47,9 @@ pub struct RouteRules {
     /// How it copes with trouble; `None` is the default of it all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resilience: Option<Box<Resilience>>,
+    /// What is written down of its requests.
+    #[serde(skip_serializing_if = "Observation::is_default")]
+    pub observation: Observation,
 }
 
 impl RouteRules {
@@ -65,8 +68,47 @@ impl RouteRules {
             maintenance: self.maintenance.clone(),
             pause: self.pause,
             resilience: self.resilience.clone(),
+            observation: self.observation,
             ..candidate.clone()
         }
+    }
+}
+
+/// What is written down of a route's requests, beside counting them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Observation {
+    /// How each is written to the data plane's access log; `None` keeps them out of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<LogFormat>,
+    /// The share of the traces begun here that are marked to be recorded; `None` is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_sample: Option<Weight>,
+}
+
+/// How a request looks in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// A JSON object.
+    Json,
+    /// The Common Log Format.
+    Common,
+}
+
+impl Observation {
+    /// What W3C calls sampled, where the configuration does not say: enough to look into, not
+    /// enough to pay for.
+    pub const TRACE_SAMPLE: Weight = Weight::from_percent(1);
+
+    /// Whether nothing is asked.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The share of traces begun here that are marked to be recorded.
+    pub fn trace_sample(&self) -> Weight {
+        self.trace_sample.unwrap_or(Self::TRACE_SAMPLE)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Histogram;
 use crate::seeded::bug;
+use crate::{Histogram, Timing};
 
 /// Monotone counters of one version since the data plane started counting it. Subtract two
 /// snapshots with [`ArmStats::since`] to get a window.
@@ -33,6 +33,14 @@ pub struct ArmStats {
     pub cut: u64,
     /// Tunnels (upgraded connections) that were cut the same way. Each counts as answered too.
     pub tunnels_cut: u64,
+    /// Bytes of request bodies that came from clients, without their framing.
+    pub bytes_in: u64,
+    /// Bytes of response bodies for clients, without their framing; tunnels are not counted.
+    pub bytes_out: u64,
+    /// How long new connections to instances took to open; those used again take nothing.
+    pub connect: Timing,
+    /// Time from the acceptance of a request to the head of its response.
+    pub first_byte: Timing,
     /// Time to the end of the response, in microseconds, of answered requests.
     pub latency: Histogram,
 }
@@ -99,6 +107,10 @@ impl ArmStats {
             dropped: operation(self.dropped, other.dropped),
             cut: operation(self.cut, other.cut),
             tunnels_cut: operation(self.tunnels_cut, other.tunnels_cut),
+            bytes_in: operation(self.bytes_in, other.bytes_in),
+            bytes_out: operation(self.bytes_out, other.bytes_out),
+            connect: self.connect.zip(&other.connect, operation),
+            first_byte: self.first_byte.zip(&other.first_byte, operation),
             latency,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use switchback_domain::ServiceKey;
 use switchback_domain::network::Network;
-use switchback_domain::route::{Mirror, RouteMode};
+use switchback_domain::route::{Mirror, Observation, RouteMode};
 use switchback_domain::seeded::bug;
 
 use crate::RequestView;
@@ -27,6 +27,8 @@ pub struct RouteEntry {
     /// Who answers in place of a candidate that cannot, as an index into `Table::arms`; only
     /// where the route wants that.
     pub baseline: Option<usize>,
+    /// What is written down of its requests.
+    pub observation: Observation,
     pub(crate) shares: Shares,
     pub(crate) steering: Option<Box<Steering>>,
 }
@@ -110,6 +112,7 @@ impl RouteEntry {
             && (self.resilient, other.resilient) == (None, None)
             && (&self.service, self.timeout) == (&other.service, other.timeout)
             && (&self.mode, &self.shares) == (&other.mode, &other.shares)
+            && self.observation == other.observation
     }
 
     /// The arm, as an index into `Table::arms`, that gets the request with this coin, a number

@@ -177,7 +177,17 @@ impl<'t> Compiler<'t> {
         let shares = preview.map_or(shares, |arm| vec![(Weight::ALL.basis_points(), arm)]);
         let baseline = self.baseline(route);
         let resilient = route.steering.rules.resilience.is_some().then_some(at);
-        Ok(RouteEntry { service, timeout, mode, resilient, baseline, shares, steering })
+        let observation = route.steering.rules.observation;
+        Ok(RouteEntry {
+            service,
+            timeout,
+            mode,
+            resilient,
+            baseline,
+            observation,
+            shares,
+            steering,
+        })
     }
 
     /// The shares of a route's own versions, the candidate's first: places below its weight.

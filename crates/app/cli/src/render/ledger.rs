@@ -17,6 +17,7 @@ pub(crate) fn lines(ledger: &Ledger, look: Look) -> Vec<String> {
         "ANSWERED",
         "FAILED BY VERSION",
         "CLIENT GONE",
+        "CUT BY US",
         "IN FLIGHT",
         "RETRIED",
         "DROPPED",
@@ -35,6 +36,11 @@ pub(crate) fn lines(ledger: &Ledger, look: Look) -> Vec<String> {
         let _ = write!(text, ", {cut} and {tunnels} cut by us when their time to end was over");
     }
     lines.push(look.paint(tone, &text));
+    let bytes_in: u64 = ledger.versions.iter().map(|entry| entry.stats.bytes_in).sum();
+    let bytes_out: u64 = ledger.versions.iter().map(|entry| entry.stats.bytes_out).sum();
+    if bytes_in + bytes_out > 0 {
+        lines.push(format!("bodies: {} in, {} out", bytes(bytes_in), bytes(bytes_out)));
+    }
     if ledger.unrouted + ledger.refused > 0 {
         lines.push(format!(
             "beside them: {} without a route, {} refused as invalid",
@@ -42,6 +48,15 @@ pub(crate) fn lines(ledger: &Ledger, look: Look) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// In the largest unit that leaves something before the point.
+fn bytes(count: u64) -> String {
+    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    match units.into_iter().find(|(_, size)| count >= *size) {
+        Some((unit, size)) => format!("{}.{} {unit}", count / size, count % size * 10 / size),
+        None => format!("{count} B"),
+    }
 }
 
 fn row(entry: &LedgerEntry) -> Vec<Cell> {
@@ -55,6 +70,7 @@ fn row(entry: &LedgerEntry) -> Vec<Cell> {
         Cell::number(stats.answered()),
         bad(stats.failed()),
         Cell::number(stats.client_gone),
+        bad(stats.cut),
         Cell::number(entry.in_flight),
         Cell::number(stats.retried),
         bad(stats.dropped),
@@ -78,9 +94,10 @@ mod tests {
     fn the_sum_says_what_was_dropped() {
         let text = lines(&samples::ledger(), Look::PLAIN).join("\n");
         let expected = "\
-SERVICE         VERSION  ACCEPTED  ANSWERED  FAILED BY VERSION  CLIENT GONE  IN FLIGHT  RETRIED  DROPPED
-production/api  v1           1000       997                  3            0          1        2        0
+SERVICE         VERSION  ACCEPTED  ANSWERED  FAILED BY VERSION  CLIENT GONE  CUT BY US  IN FLIGHT  RETRIED  DROPPED
+production/api  v1           1000       997                  3            0          0          1        2        0
 1000 requests, 0 dropped by us
+bodies: 12.3 kB in, 4.5 MB out
 beside them: 5 without a route, 1 refused as invalid";
         assert_eq!(text, expected);
     }

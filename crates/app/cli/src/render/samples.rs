@@ -220,6 +220,8 @@ pub(crate) fn ledger() -> Ledger {
         accepted: 1000,
         responses: [0, 994, 0, 0, 3],
         retried: 2,
+        bytes_in: 12_345,
+        bytes_out: 4_567_890,
         ..ArmStats::default()
     };
     let entry =

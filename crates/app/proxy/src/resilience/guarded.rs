@@ -10,17 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use switchback_domain::resilience::StaticAnswer;
+use switchback_domain::route::Observation;
+use switchback_routing::Reason;
 use tokio::time::Instant;
 
 use super::guard::{Guard, Permit};
 use super::pace::Pace;
 use super::stale::{Capture, Wanted};
+use crate::access_log::Record;
 use crate::clock;
 use crate::counters::{Outcome, Ticket};
 use crate::exchange::{Exchange, Failure, exchange};
 use crate::route_counts::Turned;
 use crate::service::{
-    Answered, Assigned, Entry, OwnAnswer, Past, Refusal, Way, admit, assign, failed,
+    Answered, Assigned, Entry, OwnAnswer, Past, Refusal, Way, admit, assign, fail,
 };
 use crate::worker::Worker;
 
@@ -30,6 +33,23 @@ pub(crate) async fn guarded<E: Exchange>(
     entry: &Entry,
     request: &mut E,
     guard: Arc<Guard>,
+) -> Result<Answered<E::Answer>, Refusal> {
+    let mut record = None;
+    let mut decided = decide(worker, entry, request, guard, &mut record).await;
+    if let (Err(refusal), Some(record)) = (&mut decided, &mut record) {
+        refusal.note(record);
+        refusal.logged = true;
+    }
+    decided
+}
+
+/// Leaves the request's line in the access log in `record`, unless somebody answers.
+async fn decide<E: Exchange>(
+    worker: &Rc<Worker>,
+    entry: &Entry,
+    request: &mut E,
+    guard: Arc<Guard>,
+    record: &mut Option<Box<Record>>,
 ) -> Result<Answered<E::Answer>, Refusal> {
     let now = clock::now();
     let (taken, wanted) =
@@ -47,6 +67,7 @@ pub(crate) async fn guarded<E: Exchange>(
     let (refusal, permit) = match assign(worker, entry, request, Past::Guard) {
         Way::On(mut assigned) => {
             assigned.show_cookie(entry, request);
+            assigned.observe(worker, entry, request);
             assigned.ticket.permit = Some(permit);
             let is_asked_for = assigned.is_asked_for;
             match case.carry(request, assigned).await {
@@ -54,7 +75,9 @@ pub(crate) async fn guarded<E: Exchange>(
                 Err((failure, mut ticket)) => {
                     let permit = ticket.permit.take();
                     let is_unanswerable = is_unanswerable(failure);
-                    let refusal = failed(worker, failure, ticket);
+                    let refusal = fail(worker, failure, &mut ticket);
+                    *record = ticket.release_record();
+                    drop(ticket);
                     if is_asked_for {
                         return Err(refusal);
                     }
@@ -72,7 +95,7 @@ pub(crate) async fn guarded<E: Exchange>(
         }
         Way::Refused(refusal) => return Err(refusal),
     };
-    match case.rescued(request, &refusal, permit).await {
+    match case.rescued(request, &refusal, permit, record).await {
         Some(answered) => Ok(answered),
         None => Err(case.degraded(refusal)),
     }
@@ -107,7 +130,7 @@ impl Case<'_> {
         request: &mut E,
         assigned: Assigned,
     ) -> Result<Answered<E::Answer>, (Failure, Ticket)> {
-        let Assigned { ticket, timeout, is_asked_for, .. } = assigned;
+        let Assigned { mut ticket, timeout, is_asked_for, .. } = assigned;
         let timeouts = &self.guard.policy.timeouts;
         let upload = request.upload();
         if let (Some(upload), Some(pause)) = (&upload, timeouts.request_idle) {
@@ -127,6 +150,7 @@ impl Case<'_> {
         };
         match exchanged {
             Ok((answer, visit)) => {
+                ticket.answered(E::status(&answer), &visit);
                 let wanted = self.wanted.clone().filter(|_| !is_asked_for);
                 let capture = wanted.and_then(|wanted| {
                     let look = |name: &str, visit: &mut dyn FnMut(&[u8]) -> bool| {
@@ -147,6 +171,7 @@ impl Case<'_> {
         request: &mut E,
         refusal: &Refusal,
         permit: Option<Permit>,
+        record: &mut Option<Box<Record>>,
     ) -> Option<Answered<E::Answer>> {
         let worker = self.worker;
         if !self.guard.policy.fallback.version || !request.can_be_sent() {
@@ -162,13 +187,27 @@ impl Case<'_> {
             })
         })?;
         self.count(Turned::Rescued);
-        let mut assigned =
-            Assigned { ticket, timeout, cookie: None, is_asked_for: false, mirror: None };
+        let mut assigned = Assigned {
+            ticket,
+            timeout,
+            cookie: None,
+            is_asked_for: false,
+            mirror: None,
+            observation: Observation::default(),
+            logged: None,
+            reason: Reason::Only,
+        };
         assigned.ticket.permit = permit;
+        assigned.ticket.takes(request.upload());
+        assigned.ticket.record = record.take().map(|mut record| {
+            record.assigned(assigned.ticket.arm().version.clone(), assigned.reason);
+            record
+        });
         match self.carry(request, assigned).await {
             Ok(answered) => Some(answered),
-            Err((failure, ticket)) => {
-                failed(worker, failure, ticket);
+            Err((failure, mut ticket)) => {
+                fail(worker, failure, &mut ticket);
+                *record = ticket.release_record();
                 None
             }
         }

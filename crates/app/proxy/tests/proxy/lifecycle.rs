@@ -231,7 +231,7 @@ async fn metrics_and_mistakes_on_the_admin_socket_are_answered() {
     let metrics = ask_admin("GET /metrics", "").await;
     let labels = "service=\"sample\",environment=\"test\",version=\"v1\"";
     for line in [
-        format!("http_requests_total{{{labels},code_class=\"2xx\"}} 1"),
+        format!("http_requests_total{{{labels},status=\"2xx\"}} 1"),
         format!("http_request_duration_seconds_count{{{labels}}} 1"),
         "switchback_proxy_generation{epoch=\"1\"} 3".to_owned(),
     ] {

@@ -13,6 +13,7 @@ mod own_codec {
     mod lifecycle;
     mod messages;
     mod modes;
+    mod observing;
     mod resilience;
     mod steering;
     mod streams;
@@ -31,6 +32,7 @@ mod hyper_codec {
     mod lifecycle;
     mod messages;
     mod modes;
+    mod observing;
     mod pki;
     mod resilience;
     mod steering;

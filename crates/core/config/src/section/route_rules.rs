@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use switchback_domain::Weight;
 use switchback_domain::resilience::Resilience;
-use switchback_domain::route::{Maintenance, Mirror, PauseLimits, Preview, RouteRules};
+use switchback_domain::route::{
+    LogFormat, Maintenance, Mirror, Observation, PauseLimits, Preview, RouteRules,
+};
 
 use crate::diagnostic::Code;
 use crate::quantity;
@@ -26,7 +28,10 @@ const PAUSE_CAP: u32 = 1000;
 /// Each one that waits holds a connection and its buffers.
 const PAUSE_CAP_MAX: u32 = 100_000;
 
-pub(crate) static RULES: [Field; 9] = [
+const FORMATS: [(&str, Option<LogFormat>); 3] =
+    [("off", None), ("json", Some(LogFormat::Json)), ("common", Some(LogFormat::Common))];
+
+pub(crate) static RULES: [Field; 11] = [
     field(
         "matches",
         Kind::List(&Kind::Struct(&REQUEST_MATCH)),
@@ -55,6 +60,16 @@ pub(crate) static RULES: [Field; 9] = [
         "resilience",
         Kind::Struct(&RESILIENCE),
         "What is done about slow and failing instances, and about too many requests.",
+    ),
+    field(
+        "access_log",
+        Kind::Word(&["off", "json", "common"]),
+        "How each request is written to `access.log` in the state directory. Default: off.",
+    ),
+    field(
+        "trace_sample",
+        Kind::Weight,
+        "The share of the traces begun here that are marked to be recorded. Default: 1%.",
     ),
 ];
 
@@ -123,6 +138,12 @@ pub(crate) fn rules(reader: &mut Reader, fields: &Fields<'_>, prefix: &str) -> R
             .read("resilience", reader, resilience::resilience)
             .filter(|resilience| *resilience != Resilience::default())
             .map(Box::new),
+        observation: Observation {
+            access_log: fields
+                .read("access_log", reader, |r, node| r.word(node, &FORMATS))
+                .flatten(),
+            trace_sample: fields.read("trace_sample", reader, fraction),
+        },
     }
 }
 

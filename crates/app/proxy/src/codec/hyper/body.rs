@@ -73,7 +73,9 @@ impl Body for RequestBody {
         let polled = Pin::new(inner).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                upload.came(frame.data_ref().map_or(0, Bytes::len), Instant::now());
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                upload.came(bytes, Instant::now());
+                upload.carried(bytes);
             }
             Poll::Ready(Some(Err(_))) => upload.fail(),
             Poll::Ready(None) => upload.came(0, Instant::now()),
@@ -178,8 +180,11 @@ impl Passed {
                 if let Some(pace) = &mut self.pace {
                     pace.moved();
                 }
-                if let (Some(capture), Some(data)) = (&mut self.capture, frame.data_ref()) {
-                    capture.push(data);
+                if let Some(data) = frame.data_ref() {
+                    self.ticket.sent(data.len());
+                    if let Some(capture) = &mut self.capture {
+                        capture.push(data);
+                    }
                 }
                 if let Some(trailers) = frame.trailers_ref().filter(|_| self.is_grpc) {
                     self.outcome = grpc::outcome(trailers);

@@ -25,7 +25,7 @@ use crate::counters::Outcome;
 use crate::exchange::{Exchange, Failure, Late, Sent, is_idempotent, path_or_root};
 use crate::headers;
 use crate::pool::Pool;
-use crate::service::{Answered, Entry, Refusal, decide, failed};
+use crate::service::{Answered, Entry, Refusal, decide, failed, log_refusal};
 use crate::tls::Misdirected;
 use crate::upload::{Upload, within};
 use crate::worker::Worker;
@@ -55,7 +55,10 @@ pub(crate) async fn answer(
             }
             response
         }
-        Err(refusal) => refused(&refusal, worker.is_leaving(), busy),
+        Err(refusal) => {
+            log_refusal(&worker, &caller.entry, &mut request, &refusal);
+            refused(&refusal, worker.is_leaving(), busy)
+        }
     };
     if let Some(hsts) = welcome.hsts {
         response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
@@ -167,6 +170,8 @@ struct Asking {
     repeatable: bool,
     /// Its headers are those for the instance.
     prepared: bool,
+    /// Its trace, if it begins here, is recorded.
+    sampled: bool,
     /// What the answer is to set.
     cookie: Option<HeaderValue>,
     /// Gone while it is being sent.
@@ -206,6 +211,7 @@ impl Asking {
             wanted,
             repeatable,
             prepared: false,
+            sampled: false,
             cookie: None,
             upload: request.body().upload(),
             request: Some(request),
@@ -216,16 +222,22 @@ impl Asking {
 
     /// The request as the instance gets it.
     fn take_prepared(&mut self) -> Option<Request<RequestBody>> {
-        let mut request = self.request.take()?;
+        self.prepare();
+        self.request.take()
+    }
+
+    /// Gives it the headers that the instance gets.
+    fn prepare(&mut self) {
+        let Some(request) = &mut self.request else { return };
         if !std::mem::replace(&mut self.prepared, true) {
             let chunked = request.body().is_chunked(request.headers());
             headers::to_instance(request.headers_mut(), self.client, &self.host, chunked);
             headers::introduce(request.headers_mut(), self.secure, self.subject.take());
+            headers::trace(request.headers_mut(), self.sampled);
             if let Some(protocol) = &self.wanted {
                 headers::upgrade(request.headers_mut(), protocol.clone());
             }
         }
-        Some(request)
     }
 }
 
@@ -255,6 +267,16 @@ impl Exchange for Asking {
         self.cookie = HeaderValue::try_from(cookie).ok();
     }
 
+    fn mark_sampled(&mut self) {
+        self.sampled = true;
+    }
+
+    fn forwarded(&mut self, name: &str) -> Option<String> {
+        self.prepare();
+        let value = self.request.as_ref()?.headers().get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
     /// Only what has no body: others are read as they are sent.
     fn copy(&self) -> Option<Vec<u8>> {
         let request = self.request.as_ref();
@@ -263,6 +285,7 @@ impl Exchange for Asking {
         if !self.prepared {
             headers::to_instance(&mut headers, self.client, &self.host, false);
             headers::introduce(&mut headers, self.secure, self.subject.clone());
+            headers::trace(&mut headers, self.sampled);
         }
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let mut copy = format!("{} {target} HTTP/1.1\r\n", request.method()).into_bytes();

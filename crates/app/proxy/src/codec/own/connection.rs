@@ -17,7 +17,7 @@ use super::roster::{Rested, Seat};
 use super::scratch::{Lent, Scratch};
 use crate::codec::{http2, hyper};
 use crate::limits::{LINGER_MAX, OWN_ANSWER_BYTES_PER_SECOND_MIN};
-use crate::service::{Entry, Refusal, decide};
+use crate::service::{Entry, Refusal, decide, log_refusal};
 use crate::shared::Open;
 use crate::socket::{begins_http2, set_up};
 use crate::worker::Worker;
@@ -179,6 +179,7 @@ async fn carry_out(
         Ok(answered) => return pass_on(&mut flight, answered).await,
         Err(refusal) => refusal,
     };
+    log_refusal(worker, entry, &mut flight, &refusal);
     // Of a body that is not all here, nobody knows where the next request begins.
     let whole = flight.scratch.client.has_ended();
     let keeps_alive = keeps_alive && whole && !refusal.close;

@@ -26,6 +26,8 @@ pub(super) enum Kind {
     ForwardedProto,
     ForwardedHost,
     RequestId,
+    TraceParent,
+    TraceState,
     Other,
 }
 
@@ -42,7 +44,12 @@ pub(super) fn kind_of(name: &str) -> Kind {
         4 => &[("host", Kind::Host)],
         6 => &[("expect", Kind::Expect)],
         7 => &[("upgrade", Kind::Upgrade)],
-        10 => &[("connection", Kind::Connection), ("keep-alive", Kind::KeepAlive)],
+        10 => &[
+            ("connection", Kind::Connection),
+            ("keep-alive", Kind::KeepAlive),
+            ("tracestate", Kind::TraceState),
+        ],
+        11 => &[("traceparent", Kind::TraceParent)],
         12 => &[("x-request-id", Kind::RequestId)],
         14 => &[("content-length", Kind::ContentLength)],
         15 => &[("x-forwarded-for", Kind::ForwardedFor)],

@@ -78,6 +78,9 @@ impl<'c> Flight<'c> {
         scratch.client.begin(head.bytes, body);
         // What came with the head leaves with it.
         scratch.client.decode()?;
+        if let Some(upload) = &upload {
+            upload.carried(scratch.client.data().len());
+        }
         scratch.request.frame(&mut scratch.client)?;
         let host = head.host.is_none().then(|| entry.listen.to_string());
         let (is_sent, is_deaf, interims) = (false, false, 0);
@@ -172,6 +175,7 @@ impl<'c> Flight<'c> {
         match client.poll_more(context, self.client, &self.worker.scratches) {
             Poll::Ready(Ok(count)) => {
                 upload.came(count, Instant::now());
+                upload.carried(client.data().len());
                 let framed = request.frame(client);
                 framed.map(Poll::Ready).map_err(|Malformed| Sent::ClientGone)
             }
@@ -305,6 +309,17 @@ impl Exchange for Flight<'_> {
 
     fn set_cookie(&mut self, cookie: String) {
         self.cookie = Some(cookie);
+    }
+
+    fn mark_sampled(&mut self) {
+        if let Some(at) = self.head.sampled_at {
+            self.scratch.request.mark_sampled(at);
+        }
+    }
+
+    fn forwarded(&mut self, name: &str) -> Option<String> {
+        let value = values(self.scratch.request.rest(), name).next()?;
+        Some(String::from_utf8_lossy(value).into_owned())
     }
 
     fn copy(&self) -> Option<Vec<u8>> {

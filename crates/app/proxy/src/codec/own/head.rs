@@ -16,6 +16,7 @@ use crate::exchange::is_idempotent;
 use crate::headers::is_host;
 use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 use crate::service::{Entry, Refusal};
+use crate::trace;
 
 /// What is to be known of a request beside its bytes. Ranges are places in the bytes it was read
 /// from.
@@ -41,6 +42,8 @@ pub(super) struct Head {
     pub(super) keeps_alive: bool,
     pub(super) expects_continue: bool,
     pub(super) wants_upgrade: bool,
+    /// Where in the instance's version stands whether the trace, begun here, is recorded.
+    pub(super) sampled_at: Option<usize>,
 }
 
 const fn bad(reason: &'static str) -> Refusal {
@@ -84,7 +87,7 @@ pub(super) fn read(raw: &[u8], entry: &Entry, out: &mut Vec<u8>) -> Result<Optio
     let line = Line { raw, method, target, is_old: version == 0 };
     let mut head = line.head(&fields)?;
     head.bytes = skipped + bytes;
-    write(&line, &fields, &head, entry, out);
+    head.sampled_at = write(&line, &fields, &head, entry, out);
     Ok(Some(head))
 }
 
@@ -128,6 +131,7 @@ impl Line<'_> {
                 && (!self.is_old || fields.connection_has("keep-alive")),
             expects_continue: expects_continue && !body.has_ended(),
             wants_upgrade: !self.is_old && body.has_ended() && protocol(fields).is_some(),
+            sampled_at: None,
             body,
         })
     }
@@ -246,7 +250,14 @@ fn protocol<'b>(fields: &Fields<'_, 'b>) -> Option<&'b [u8]> {
     (fields.connection_has("upgrade") && !http2).then_some(protocol)
 }
 
-fn write(line: &Line<'_>, fields: &Fields<'_, '_>, head: &Head, entry: &Entry, out: &mut Vec<u8>) {
+/// Writes the instance's version. Gives the place of a trace's sampled flag, if one is begun.
+fn write(
+    line: &Line<'_>,
+    fields: &Fields<'_, '_>,
+    head: &Head,
+    entry: &Entry,
+    out: &mut Vec<u8>,
+) -> Option<usize> {
     let target = Target::of(line.target, line.method).map_or("/", |target| target.rest);
     out.extend_from_slice(line.method.as_bytes());
     out.extend_from_slice(if target.starts_with(['/', '*']) { b" " } else { b" /" });
@@ -255,6 +266,7 @@ fn write(line: &Line<'_>, fields: &Fields<'_, '_>, head: &Head, entry: &Entry, o
     write_host(line.raw, head, entry, out);
     out.extend_from_slice(b"\r\n");
     let nominated = fields.has_nominated();
+    let is_traced = is_traced(fields);
     let mut seen = Seen::default();
     for (kind, field) in fields.iter() {
         if nominated && fields.is_nominated(field.name) {
@@ -265,6 +277,7 @@ fn write(line: &Line<'_>, fields: &Fields<'_, '_>, head: &Head, entry: &Entry, o
             Kind::ForwardedProto => seen.proto = true,
             Kind::ForwardedHost => seen.host = true,
             Kind::RequestId => seen.id = true,
+            Kind::TraceParent | Kind::TraceState if is_traced => {}
             Kind::Host
             | Kind::Connection
             | Kind::ContentLength
@@ -274,13 +287,31 @@ fn write(line: &Line<'_>, fields: &Fields<'_, '_>, head: &Head, entry: &Entry, o
             | Kind::Expect
             | Kind::HopByHop
             | Kind::KeepAlive
-            | Kind::ForwardedFor => continue,
+            | Kind::ForwardedFor
+            | Kind::TraceParent
+            | Kind::TraceState => continue,
         }
         write_field(out, field.name.as_bytes(), field.value);
     }
     write_framing(fields, head, out);
     write_forwarded(line.raw, fields, head, entry, seen, out);
+    let sampled_at = (!is_traced).then(|| begin_trace(out));
     out.extend_from_slice(b"\r\n");
+    sampled_at
+}
+
+/// Whether the client's trace goes on.
+fn is_traced(fields: &Fields<'_, '_>) -> bool {
+    let parent = fields.only(Kind::TraceParent).ok().flatten();
+    parent.is_some_and(trace::is_valid) && !fields.is_nominated("traceparent")
+}
+
+fn begin_trace(out: &mut Vec<u8>) -> usize {
+    out.extend_from_slice(b"traceparent: ");
+    let start = out.len();
+    out.extend_from_slice(&trace::begin());
+    out.extend_from_slice(b"\r\n");
+    start + trace::SAMPLED_AT
 }
 
 /// Which fields of ours the client has sent already.

@@ -66,6 +66,13 @@ impl Outbound {
         &mut self.prefix
     }
 
+    /// Says in the head, before any of it is sent, that its trace is recorded.
+    pub(super) fn mark_sampled(&mut self, at: usize) {
+        if let Some(digit) = self.prefix.get_mut(at).filter(|_| !self.begun) {
+            *digit = b'1';
+        }
+    }
+
     pub(super) fn set_framing(&mut self, framing: Framing) {
         self.framing = framing;
     }

@@ -108,6 +108,7 @@ impl Relay<'_, '_> {
 
     fn frame(&mut self) -> Result<(), Cut> {
         let Scratch { instance, response, .. } = &mut *self.flight.scratch;
+        self.ticket.sent(instance.data().len());
         if let Some(capture) = &mut self.capture {
             capture.push(instance.data());
         }

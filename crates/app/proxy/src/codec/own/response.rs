@@ -147,7 +147,9 @@ fn write(
             | Kind::ForwardedFor
             | Kind::ForwardedProto
             | Kind::ForwardedHost
-            | Kind::RequestId => true,
+            | Kind::RequestId
+            | Kind::TraceParent
+            | Kind::TraceState => true,
             Kind::Connection
             | Kind::ContentLength
             | Kind::TransferEncoding

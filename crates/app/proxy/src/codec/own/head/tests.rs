@@ -165,20 +165,24 @@ fn the_instance_gets_one_canonical_message() {
         "connection: host, content-length, x-forwarded-for\r\nX-Secret: 1\r\nKeep-Alive: timeout=5\r\n",
         "TE: gzip, trailers\r\nProxy-Authorization: x\r\nExpect: 100-continue\r\n",
         "Content-Length: 003\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n",
+        "TraceState: a=1\r\nTraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n",
         "Upgrade: websocket\r\nTrailer: x-sum\r\nx-request-id: mine\r\nx:\t1 \r\n\r\n"
     ));
     assert_eq!(
         text,
         concat!(
-            "post /a?b http/1.1\r\nhost: a.test\r\nx-forwarded-proto: https\r\ntrailer: x-sum\r\n",
+            "post /a?b http/1.1\r\nhost: a.test\r\nx-forwarded-proto: https\r\ntracestate: a=1\r\n",
+            "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n",
+            "trailer: x-sum\r\n",
             "x-request-id: mine\r\nx: 1\r\ncontent-length: 3\r\nte: trailers\r\n",
             "x-forwarded-for: 10.0.0.9\r\nx-forwarded-host: a.test\r\n\r\n"
         )
     );
     let text = written("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 1.1.1.1\r\n\r\n");
     assert!(text.contains("x-forwarded-for: 1.1.1.1, 10.0.0.9\r\nx-forwarded-proto: http\r\n"));
-    let id = text.split("x-request-id: ").nth(1).unwrap();
-    assert_eq!(id.len(), 32 + 4, "{id}");
+    let ours = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    assert_eq!(ours("x-request-id: ").len(), 32);
+    assert!(crate::trace::is_valid(ours("traceparent: ").as_bytes()), "{text}");
 }
 
 #[test]
