@@ -118,6 +118,12 @@ impl Counters {
 }
 
 impl Shard {
+    /// So many more are on their way. Whoever reads the new number, reads what was counted before.
+    fn in_flight(&self, change: i64) {
+        let now = read(&self.in_flight).wrapping_add_signed(change);
+        self.in_flight.store(now, Ordering::Release);
+    }
+
     fn stats(&self) -> ArmStats {
         let dense = self.latency.get().map(|counts| counts.iter().map(read));
         ArmStats {
@@ -203,8 +209,8 @@ impl Ticket {
     /// which the version was looked up in the worker's table: see `crate::plane`.
     pub(crate) fn accept(arm: Arc<Arm>, worker: usize) -> Self {
         let shard = &arm.counters.0[worker];
-        add(&shard.in_flight, 1);
         add(&shard.accepted, 1);
+        shard.in_flight(1);
         let (outcome, enrolled, permit, upload) = (None, None, None, None);
         let (received, sent, sent_counted, retries) = (0, 0, 0, Cell::new(0));
         let (is_probe, tunnels) = (false, false);
@@ -347,7 +353,6 @@ impl Drop for Ticket {
         self.settle(if CUTTING.get() { Outcome::Cut } else { Outcome::ClientGone });
         self.count_bytes();
         drop(self.release_record());
-        let in_flight = &self.shard().in_flight;
-        in_flight.store(read(in_flight).wrapping_sub(1), Ordering::Release);
+        self.shard().in_flight(-1);
     }
 }
