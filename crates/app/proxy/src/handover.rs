@@ -17,8 +17,8 @@
 //! Until it has read `Serving`, the old process has everything it needs to go on: whatever goes
 //! wrong before, it accepts again, and makes sure by a signal that the other one is gone. After
 //! it, the new one has. Should the new one die later, or be replaced itself, the old one joins
-//! whoever comes next (`Elder`). The kernel passes descriptors on as they are: accept queues, the lock, bytes nobody
-//! has read. Nothing here runs on a worker's thread.
+//! whoever comes next (`Elder`, answered by `Welcome`). The kernel passes descriptors on as they
+//! are: accept queues, the lock, bytes nobody has read. Nothing here runs on a worker's thread.
 
 mod doors;
 mod elders;
@@ -77,6 +77,9 @@ enum FromOld {
 /// What the new process says.
 #[derive(Debug, Serialize, Deserialize)]
 enum FromNew {
+    /// To an [`First::Elder`]: it is listened to. What is sent to a process that was just replaced
+    /// itself is never read, and a connection among it is closed.
+    Welcome,
     /// It has all it needs.
     Ready,
     /// It cannot take over.

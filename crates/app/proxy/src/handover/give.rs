@@ -75,7 +75,12 @@ async fn greet(giver: Rc<Giver>, stream: UnixStream) {
                 let (plane, id) = (Rc::clone(&giver.plane), past.id.clone());
                 let says = plane.elders.join(past, pid, switchback_domain::Generation::default());
                 plane.remind();
-                tokio::task::spawn_local(speak(writer, says));
+                tokio::task::spawn_local(async move {
+                    // It is lost then, and whoever listens to it notices.
+                    if step(writer.send(&FromNew::Welcome, &[])).await.is_ok() {
+                        speak(writer, says).await;
+                    }
+                });
                 attend(plane, id, reader).await;
             }
         }
@@ -144,9 +149,11 @@ impl Giver {
         match step(reader.receive()).await.map_err(lost)?.0 {
             FromNew::Ready => Ok(()),
             FromNew::Refused { reason } => Err(reason),
-            FromNew::Serving | FromNew::Follow { .. } | FromNew::Stop | FromNew::Farewell => {
-                Err("it does not keep to the protocol".to_owned())
-            }
+            FromNew::Welcome
+            | FromNew::Serving
+            | FromNew::Follow { .. }
+            | FromNew::Stop
+            | FromNew::Farewell => Err("it does not keep to the protocol".to_owned()),
         }
     }
 }

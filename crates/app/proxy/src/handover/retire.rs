@@ -99,7 +99,10 @@ impl Retiring<'_> {
                     FromNew::Follow { table } => self.follow(writer, *table).await?,
                     FromNew::Stop => self.finish(self.grace),
                     FromNew::Farewell => return Ok(()),
-                    FromNew::Ready | FromNew::Refused { .. } | FromNew::Serving => {
+                    FromNew::Welcome
+                    | FromNew::Ready
+                    | FromNew::Refused { .. }
+                    | FromNew::Serving => {
                         return Err(io::ErrorKind::InvalidData.into());
                     }
                 },
@@ -212,12 +215,21 @@ impl Retiring<'_> {
 
     async fn join(&mut self, state_dir: &Path) -> io::Result<Successor> {
         let stream = step(UnixStream::connect(doors::socket(state_dir))).await?;
-        let (reader, writer) = ends(stream);
+        let (mut reader, writer) = ends(stream);
         let report = self.plane.own_report();
         self.told = report.arms.iter().map(|arm| (arm.arm.clone(), arm.clone())).collect();
         let past = Past { id: self.plane.id().to_owned(), report, before: Vec::new() };
         step(writer.send(&First::Elder { protocol: PROTOCOL, past }, &[])).await?;
-        Ok(Successor { reader, writer })
+        // One that is being replaced itself hangs up: nothing must be on its way to it.
+        match step(reader.receive()).await?.0 {
+            FromNew::Welcome => Ok(Successor { reader, writer }),
+            FromNew::Ready
+            | FromNew::Refused { .. }
+            | FromNew::Serving
+            | FromNew::Follow { .. }
+            | FromNew::Stop
+            | FromNew::Farewell => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     /// Nobody comes to take connections over: they are served here until their clients have heard
