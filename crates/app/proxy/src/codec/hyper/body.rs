@@ -189,8 +189,10 @@ impl Passed {
                 if let Some(trailers) = frame.trailers_ref().filter(|_| self.is_grpc) {
                     self.outcome = grpc::outcome(trailers);
                 }
-                // The codec may not ask again after the last frame.
-                self.settle_if_ended();
+                // The codec may not ask again after the last frame, and trailers always are the last.
+                if frame.is_trailers() || self.inner.is_end_stream() {
+                    self.ended();
+                }
             }
             Poll::Ready(Some(Err(_))) => {
                 let lease = self.lease.take();
