@@ -19,4 +19,5 @@ mod rollback;
 mod running;
 mod site;
 mod steering;
+mod storm;
 mod versions;

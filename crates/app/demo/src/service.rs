@@ -4,6 +4,7 @@ pub mod options;
 
 mod behave;
 mod clock;
+mod lasting;
 mod metrics;
 mod respond;
 mod state;
@@ -173,6 +174,7 @@ async fn converse(stream: TcpStream, state: Arc<State>, mut closing: watch::Rece
     let respond =
         service_fn(move |request| respond::respond(state.clone(), spoil.clone(), request));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), respond);
+    let connection = connection.with_upgrades();
     let mut connection = pin!(connection);
     let _ = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -8,18 +8,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{HeaderName, Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::json;
 
 use super::clock;
+use super::lasting;
 use super::state::State;
 use super::stream::Spoil;
 
 /// Says which version answered, whatever the body says.
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-version");
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// Answers, or never returns where it was told to hang or crash.
 pub(super) async fn respond(
@@ -35,12 +37,16 @@ pub(super) async fn respond(
         "/ready" => readiness(&state),
         "/metrics" => metrics(&state),
         "/api/version" => version(&state),
+        "/wait" => lasting::wait(&state, request.uri()).await,
+        "/events" => lasting::events(request.uri()),
+        "/echo" => lasting::echo(&state, request),
         _ => application(&state, &spoil, request).await,
     };
     if let Ok(version) = HeaderValue::from_str(&state.options.version) {
         answer.headers_mut().insert(VERSION_HEADER, version);
     }
-    if state.is_stopping() {
+    // One that is given away has nothing to come after it.
+    if state.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(answer)
@@ -119,7 +125,7 @@ async fn body_length(request: Request<Incoming>) -> Option<u64> {
 }
 
 /// A body that begins with the version, and is as long as configured.
-fn plain(state: &State, status: StatusCode, words: &str) -> Answer {
+pub(super) fn plain(state: &State, status: StatusCode, words: &str) -> Answer {
     let mut body = format!("{} {words}\n", state.options.version);
     let padding = (state.options.behaviour.body_bytes as usize).saturating_sub(body.len());
     body.extend(std::iter::repeat_n('.', padding));
@@ -127,7 +133,7 @@ fn plain(state: &State, status: StatusCode, words: &str) -> Answer {
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
