@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use switchback_analysis::cohort::Arm as Side;
 use switchback_analysis::{ArmBatch, Settings};
 use switchback_domain::{Histogram, Weight};
@@ -26,6 +27,23 @@ pub(crate) struct Batches {
     buckets: usize,
     /// The place of the newest.
     place: u64,
+    /// What came after this place is a successor's to tell.
+    sealed: Option<u64>,
+}
+
+/// What a process has gathered, for its successor.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Gathered {
+    trials: Vec<Begun>,
+    batches: Answer,
+}
+
+/// A trial, and the number of its last batch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Begun {
+    id: TrialId,
+    cap_age_ms: u64,
+    sequence: u64,
 }
 
 #[derive(Debug)]
@@ -68,20 +86,21 @@ impl Batches {
     }
 
     fn trial(&mut self, id: &TrialId, history: impl FnOnce() -> Histogram) -> Arc<Trial> {
-        if let Some(known) = self.trials.get(id) {
-            return Arc::clone(&known.trial);
+        let entry = self.entry(id, || Settings::cap_age_for(&history()));
+        Arc::clone(&entry.trial)
+    }
+
+    fn entry(&mut self, id: &TrialId, cap_age: impl FnOnce() -> Duration) -> &mut Entry {
+        if !self.trials.contains_key(id) {
+            self.forget();
+            self.begun += 1;
         }
-        self.forget();
-        self.begun += 1;
-        let trial = Arc::new(Trial {
-            number: self.begun,
-            id: id.clone(),
-            cap_age: Settings::cap_age_for(&history()),
-            sessions: Sessions::default(),
-        });
-        let entry = Entry { trial: Arc::clone(&trial), sequence: 0, waiting: BTreeMap::new() };
-        self.trials.insert(id.clone(), entry);
-        trial
+        let number = self.begun;
+        self.trials.entry(id.clone()).or_insert_with(|| {
+            let (id, cap_age, sessions) = (id.clone(), cap_age(), Sessions::default());
+            let trial = Arc::new(Trial { number, id, cap_age, sessions });
+            Entry { trial, sequence: 0, waiting: BTreeMap::new() }
+        })
     }
 
     /// Drops the trial that began first, above the limit.
@@ -95,14 +114,13 @@ impl Batches {
         }
     }
 
-    /// Adds what every worker has closed by now. Says whether some of them still have requests on
-    /// their way.
+    /// Adds what every worker has closed by now. Says whether some of them still have open cohorts.
     pub(crate) fn add(&mut self, now: Instant, workers: Vec<Collected>) -> bool {
         let Some(present) = workers.iter().map(|worker| worker.tick).min() else { return false };
         let mut complete: BTreeMap<TrialId, u64> = BTreeMap::new();
         let mut is_open = false;
         for lane in workers.into_iter().flat_map(|worker| worker.lanes) {
-            is_open |= lane.open_from < present;
+            is_open |= lane.is_open;
             let until = complete.entry(lane.trial.id.clone()).or_insert(present);
             *until = lane.open_from.min(*until);
             if let Some(entry) = self.trials.get_mut(&lane.trial.id) {
@@ -131,15 +149,89 @@ impl Batches {
     /// What was counted after a place; everything that is kept for a cursor of another life.
     pub(crate) fn after(&self, incarnation: &str, cursor: &Cursor) -> Answer {
         let read = if cursor.incarnation == incarnation { cursor.place } else { 0 };
-        let unread = usize::try_from(self.place.saturating_sub(read)).unwrap_or(usize::MAX);
-        let skipped = self.kept.len().saturating_sub(unread);
-        let batches = self.kept.iter().skip(skipped).map(|kept| {
-            let age = kept.closed.elapsed().as_millis();
-            let age_ms = u64::try_from(age).unwrap_or(u64::MAX);
-            Counted { age_ms, ..kept.counted.clone() }
-        });
-        let next = Cursor { incarnation: incarnation.to_owned(), place: self.place };
-        Answer { next, batches: batches.collect() }
+        let until = self.sealed.unwrap_or(self.place);
+        let next = Cursor { incarnation: incarnation.to_owned(), place: until };
+        Answer { next, batches: self.between(read, until) }
+    }
+
+    /// What came after a place, up to another one.
+    fn between(&self, after: u64, until: u64) -> Vec<Counted> {
+        let before_oldest = self.place.saturating_sub(self.kept.len() as u64);
+        let places = (before_oldest + 1..).zip(&self.kept);
+        let chosen = places.filter(|(place, _)| *place > after && *place <= until);
+        chosen.map(|(_, kept)| kept.aged()).collect()
+    }
+
+    /// From now on whoever reads is told no more than what is there, which a successor will have.
+    /// Gives the place of its newest.
+    pub(crate) fn seal(&mut self) -> u64 {
+        *self.sealed.insert(self.place)
+    }
+
+    /// There is no successor after all.
+    pub(crate) fn unseal(&mut self) {
+        self.sealed = None;
+    }
+
+    /// What a successor has to know beyond what it was told.
+    pub(crate) fn gathered(&self, told: &Cursor) -> Gathered {
+        let begun = |entry: &Entry| Begun {
+            id: entry.trial.id.clone(),
+            cap_age_ms: millis(entry.trial.cap_age),
+            sequence: entry.sequence,
+        };
+        let trials = self.trials.values().map(begun).collect();
+        Gathered { trials, batches: self.after(&told.incarnation, told) }
+    }
+
+    /// Goes on where a predecessor was.
+    pub(crate) fn go_on(&mut self, now: Instant, gathered: Gathered) {
+        for Begun { id, cap_age_ms, sequence } in gathered.trials {
+            self.entry(&id, || Duration::from_millis(cap_age_ms)).sequence = sequence;
+        }
+        self.place = gathered.batches.next.place;
+        gathered.batches.batches.into_iter().for_each(|counted| self.keep(now, counted));
+        self.trim();
+    }
+
+    /// What came after both a place and the seal.
+    pub(crate) fn since(&self, place: u64) -> Answer {
+        let after = place.max(self.sealed.unwrap_or_default());
+        let next = Cursor { place: self.place, ..Cursor::default() };
+        Answer { next, batches: self.between(after, self.place) }
+    }
+
+    /// Takes in what a process gathered that was replaced, under numbers of this one.
+    pub(crate) fn adopt(&mut self, now: Instant, batches: Vec<Counted>) {
+        for counted in batches {
+            let cap_age = Duration::from_millis(counted.cap_age_ms);
+            let entry = self.entry(&counted.trial, || cap_age);
+            entry.sequence += 1;
+            let sequence = entry.sequence;
+            self.place += 1;
+            self.keep(now, Counted { sequence, ..counted });
+        }
+        self.trim();
+    }
+
+    fn keep(&mut self, now: Instant, counted: Counted) {
+        self.buckets += buckets(&counted);
+        let age = Duration::from_millis(counted.age_ms);
+        let closed = now.checked_sub(age).unwrap_or(now);
+        self.kept.push_back(Kept { closed, counted });
+    }
+}
+
+impl Gathered {
+    /// How far it goes.
+    pub(crate) fn next(&self) -> &Cursor {
+        &self.batches.next
+    }
+}
+
+impl Kept {
+    fn aged(&self) -> Counted {
+        Counted { age_ms: millis(self.closed.elapsed()), ..self.counted.clone() }
     }
 }
 
@@ -156,10 +248,14 @@ impl Entry {
         let oldest = self.waiting.first_entry().filter(|oldest| oldest.key().0 < until)?;
         let ((_, weight), [candidate, baseline]) = oldest.remove_entry();
         self.sequence += 1;
-        let cap_age_ms = u64::try_from(self.trial.cap_age.as_millis()).unwrap_or(u64::MAX);
+        let cap_age_ms = millis(self.trial.cap_age);
         let (trial, sequence) = (self.trial.id.clone(), self.sequence);
         Some(Counted { trial, cap_age_ms, age_ms: 0, sequence, weight, candidate, baseline })
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn add(sum: &mut ArmBatch, more: &ArmBatch) {
@@ -192,8 +288,6 @@ fn coin(table: &Table, route: &Route) -> Option<(TrialId, Weight)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use switchback_domain::{ReleaseId, Split};
     use switchback_ports::data_plane::conformance::{sample_arm, sample_table};
     use switchback_routing::Candidate;
@@ -256,6 +350,39 @@ mod tests {
         assert!(batches.after("me", &answer.next).batches.is_empty(), "read once");
         let other = Cursor { incarnation: "other".to_owned(), ..answer.next };
         assert_eq!(batches.after("me", &other).batches.len(), 1, "of another life");
+    }
+
+    #[test]
+    fn a_successor_goes_on_with_what_was_gathered_and_takes_the_rest_in_once() {
+        let born = Instant::now();
+        let at = |millis| born + Duration::from_millis(millis);
+        let (mut old, worker) = (Batches::default(), Cohorts::new(born));
+        let of_old = parts(&mut old, 5);
+        let count = |batches: &mut Batches, millis| {
+            worker.arrive(&of_old[0], at(millis), None).end(Outcome::Answered(1), 3_000);
+            batches.add(at(millis + 100), vec![worker.collect(at(millis + 100))]);
+        };
+        count(&mut old, 0);
+        let mut new = Batches::default();
+        let offered = old.gathered(&Cursor::default());
+        let told = offered.next().clone();
+        new.go_on(at(100), offered);
+        let cap_age = new.trial(&of_old[0].trial.id, Histogram::default).cap_age;
+        assert_eq!(cap_age, of_old[0].trial.cap_age, "kept, whatever is known here");
+        count(&mut old, 200);
+        assert_eq!(old.seal(), 2);
+        new.go_on(at(300), old.gathered(&told));
+        count(&mut old, 400);
+        assert_eq!(old.after("me", &Cursor::default()).next.place, 2, "the rest is the other's");
+        let rest = old.since(0);
+        assert_eq!((rest.next.place, rest.batches.len()), (3, 1));
+        assert!(old.since(3).batches.is_empty(), "told already");
+        new.adopt(at(500), rest.batches);
+        let read = new.after("me", &Cursor { incarnation: "me".to_owned(), place: 1 });
+        let sequences: Vec<u64> = read.batches.iter().map(|batch| batch.sequence).collect();
+        assert_eq!((sequences, read.next.place), (vec![2, 3], 3));
+        old.unseal();
+        assert_eq!(old.after("me", &Cursor::default()).next.place, 3, "nobody took over");
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub(crate) struct CollectedLane {
     pub(crate) closed: Vec<Closed>,
     /// Of earlier ticks nothing more will come.
     pub(crate) open_from: u64,
+    /// Whether some cohort is open still.
+    pub(crate) is_open: bool,
 }
 
 /// A cohort of one worker that is complete.
@@ -238,7 +240,8 @@ impl Lane {
             self.first += 1;
         }
         let open_from = self.open.front().map_or(now, |oldest| oldest.tick);
-        CollectedLane { trial: Arc::clone(&self.trial), closed, open_from }
+        let (trial, is_open) = (Arc::clone(&self.trial), !self.open.is_empty());
+        CollectedLane { trial, closed, open_from, is_open }
     }
 }
 

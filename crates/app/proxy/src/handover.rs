@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  new  Hello       ─►  old   refuses another protocol; from here on it takes no new table
-//!       ◄─ Offer, Listeners   lock and listeners (descriptors), table, incarnation
+//!       ◄─ Offer, Listeners   lock and listeners (descriptors), table, incarnation, ticket keys
 //!       Ready       ─►        the table is compiled, the sockets are bound under other names
 //!                             accepts nothing more, freezes its counts
 //!       ◄─ Commit             what it and those before it have counted
 //!       Serving     ─►        opens the listeners, takes the sockets' names; the old one lets go
 //!       ◄─ Connections        each connection between two requests, with what it has not read
-//!       ◄─ Counted            what the old one still counts and has on its way
+//!       ◄─ Counted            what the old one still counts, gathers and has on its way
 //!       Follow      ─►        the next table: the old one follows it, for its last requests too
 //!       ◄─ Followed, ... Done
 //!       Farewell    ─►        its counts are the new one's now, and it ends
@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use switchback_domain::Generation;
-use switchback_ports::data_plane::{ArmReport, ListenerReport, Report};
+use switchback_ports::data_plane::{ArmReport, Batches, ListenerReport, Report};
 use switchback_routing::Table;
 
 pub(crate) use doors::{Doors, Until, remove};
@@ -39,6 +39,9 @@ pub(crate) use elders::{Elders, Legacy};
 pub(crate) use give::serve;
 pub(crate) use retire::retire;
 pub(crate) use take::{Estate, take};
+
+use crate::batches::Gathered;
+use crate::tls::TicketKeys;
 
 /// What both ends must speak. Fields may be added to messages without a new number: they are
 /// ignored where they are not known, and have defaults where they are missing.
@@ -50,7 +53,7 @@ enum First {
     /// A new process wants to take over.
     Hello { protocol: u32, version: String },
     /// A process that was replaced has lost its successor.
-    Elder { protocol: u32, past: Past },
+    Elder { protocol: u32, past: Box<Past> },
 }
 
 /// What the old process says.
@@ -63,11 +66,21 @@ enum FromOld {
     /// With listeners, in the order of the offer.
     Listeners,
     /// The word to take over.
-    Commit { past: Vec<Past> },
+    Commit {
+        past: Vec<Past>,
+        /// What has been gathered of rollouts' requests since the offer.
+        #[serde(default)]
+        gathered: Gathered,
+    },
     /// With as many connections.
     Connections { from: Vec<Place> },
     /// What has changed since it was told last: whole entries, sums of their own.
-    Counted { report: Box<Report> },
+    Counted {
+        report: Box<Report>,
+        /// Of rollouts' requests; also what it may have told before.
+        #[serde(default)]
+        batches: Batches,
+    },
     /// It serves its last requests by this table, or cannot.
     Followed { generation: Generation, failed: Option<String> },
     /// This was all, and nothing is on its way any more. It waits for the farewell.
@@ -105,6 +118,12 @@ pub(crate) struct Offer {
     /// As the process that is to read it understands it.
     pub(crate) table: serde_json::Value,
     pub(crate) listeners: Vec<ListenerReport>,
+    /// What has been gathered of rollouts' requests up to here.
+    #[serde(default)]
+    pub(crate) gathered: Gathered,
+    /// What the tickets of TLS sessions are sealed with.
+    #[serde(default)]
+    pub(crate) ticket_keys: TicketKeys,
 }
 
 /// What one process has counted in its life; the newest word replaces the one before.
@@ -116,6 +135,9 @@ pub(crate) struct Past {
     /// What counts no more of it; see [`Elders`].
     #[serde(default)]
     pub(crate) before: Vec<ArmReport>,
+    /// Up to which place its batches are known, counted by itself.
+    #[serde(default)]
+    pub(crate) batches_read: u64,
 }
 
 /// Where a connection came in, and from whom.

@@ -71,6 +71,7 @@ pub(crate) struct Plane {
     publishing: tokio::sync::Mutex<()>,
     /// One table at a time is written.
     saving: tokio::sync::Mutex<()>,
+    collecting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -141,6 +142,7 @@ impl Plane {
             thawed: tokio::sync::Notify::new(),
             publishing: tokio::sync::Mutex::new(()),
             saving: tokio::sync::Mutex::new(()),
+            collecting: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -380,8 +382,10 @@ impl Plane {
         }
     }
 
-    /// Once. Says whether requests are still on their way.
-    async fn collect(&self) -> bool {
+    /// Once. Says whether there is more to come of requests that were accepted by now.
+    pub(crate) async fn collect(&self) -> bool {
+        // Two at once would give the cohorts of one tick in two batches.
+        let _one_at_a_time = self.collecting.lock().await;
         let ask = |worker: &mpsc::UnboundedSender<Command>| {
             let (sender, answer) = oneshot::channel();
             // A worker that is gone has handed over all it had.
@@ -398,8 +402,8 @@ impl Plane {
 
     /// What was counted of rollouts' requests after a cursor.
     pub(crate) fn batches(&self, after: &Cursor) -> Answer {
-        // By this process: each one numbers its own, and one that takes over begins anew.
-        self.state.borrow().batches.after(&self.id, after)
+        let state = self.state.borrow();
+        state.batches.after(&state.incarnation, after)
     }
 
     /// Reads certificates again when their files change, and swaps them in. What is broken then

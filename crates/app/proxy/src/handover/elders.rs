@@ -9,7 +9,7 @@ use std::rc::Rc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use switchback_domain::{ArmStats, Generation};
-use switchback_ports::data_plane::{ArmReport, Report, RouteReport};
+use switchback_ports::data_plane::{ArmReport, Batches, Counted, Report, RouteReport};
 use switchback_routing::{ArmId, Table};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -42,6 +42,8 @@ struct Elder {
     pid: Option<i32>,
     since: Instant,
     taken_over: u64,
+    /// Up to which place its batches are here.
+    batches_read: u64,
     asked: Generation,
     followed: Generation,
     failed: Option<(Generation, String)>,
@@ -49,7 +51,7 @@ struct Elder {
 
 impl Elder {
     fn new(past: Past) -> Self {
-        let Past { report, before, .. } = past;
+        let Past { report, before, batches_read, .. } = past;
         let mut elder = Self {
             arms: BTreeMap::new(),
             routes: Vec::new(),
@@ -60,6 +62,7 @@ impl Elder {
             pid: None,
             since: Instant::now(),
             taken_over: 0,
+            batches_read,
             asked: Generation::default(),
             followed: Generation::default(),
             failed: None,
@@ -97,7 +100,8 @@ impl Elder {
         let (unrouted, refused) = (self.unrouted, self.refused);
         let (arms, routes) = (self.arms.values().cloned().collect(), self.routes.clone());
         let report = Report { arms, routes, unrouted, refused, ..Report::default() };
-        Past { id: id.to_owned(), report, before: before.collect() }
+        let (id, before, batches_read) = (id.to_owned(), before.collect(), self.batches_read);
+        Past { id, report, before, batches_read }
     }
 }
 
@@ -169,6 +173,17 @@ impl Elders {
             change(elder);
         }
         self.changed.notify_waiters();
+    }
+
+    /// Which of its batches are news. They are known from here on.
+    fn news(&self, id: &str, told: Batches) -> Vec<Counted> {
+        let mut known = self.known.borrow_mut();
+        let Some(elder) = known.get_mut(id) else { return Vec::new() };
+        let unread = told.next.place.saturating_sub(elder.batches_read);
+        let unread = usize::try_from(unread).unwrap_or(usize::MAX);
+        elder.batches_read = told.next.place.max(elder.batches_read);
+        let skipped = told.batches.len().saturating_sub(unread);
+        told.batches.into_iter().skip(skipped).collect()
     }
 
     /// The connection to one has ended, and it may be on its way back.
@@ -372,7 +387,10 @@ async fn listen(plane: &Plane, id: &str, reader: &mut Reader) {
             continue;
         }
         match word {
-            FromOld::Counted { report } => plane.elders.with(id, |e| e.counted(*report)),
+            FromOld::Counted { report, batches } => {
+                plane.elders.with(id, |elder| elder.counted(*report));
+                plane.adopt(plane.elders.news(id, batches));
+            }
             FromOld::Followed { generation, failed: None } => {
                 plane.elders.with(id, |elder| elder.followed = generation);
             }
@@ -410,7 +428,7 @@ mod tests {
     }
 
     fn past(id: &str, report: Report) -> Past {
-        Past { id: id.to_owned(), report, before: Vec::new() }
+        Past { id: id.to_owned(), report, before: Vec::new(), batches_read: 0 }
     }
 
     fn sum(elders: &Elders, own: Report) -> (u64, u64) {

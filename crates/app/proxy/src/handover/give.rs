@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use switchback_ports::data_plane::Cursor;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -73,7 +74,7 @@ async fn greet(giver: Rc<Giver>, stream: UnixStream) {
             // One that was replaced itself is not whom it looks for.
             if protocol == PROTOCOL && !giver.plane.is_retired() {
                 let (plane, id) = (Rc::clone(&giver.plane), past.id.clone());
-                let says = plane.elders.join(past, pid, switchback_domain::Generation::default());
+                let says = plane.elders.join(*past, pid, switchback_domain::Generation::default());
                 plane.remind();
                 tokio::task::spawn_local(async move {
                     // It is lost then, and whoever listens to it notices.
@@ -107,11 +108,11 @@ impl Giver {
         if self.plane.is_ending() {
             return Err("this process is ending".to_owned());
         }
-        self.offer(&mut reader, writer).await?;
+        let told = self.offer(&mut reader, writer).await?;
         self.plane.acceptor.pause().await;
-        let past = self.plane.freeze();
+        let (past, gathered) = self.plane.freeze(&told);
         let commit = async {
-            writer.send(&FromOld::Commit { past }, &[]).await?;
+            writer.send(&FromOld::Commit { past, gathered }, &[]).await?;
             reader.receive::<FromNew>().await
         };
         match timeout(HANDOVER_COMMIT_MAX, commit).await {
@@ -134,12 +135,14 @@ impl Giver {
         Ok(())
     }
 
-    async fn offer(&self, reader: &mut Reader, writer: &Writer) -> Result<(), String> {
+    /// Returns how far it has told what it gathered.
+    async fn offer(&self, reader: &mut Reader, writer: &Writer) -> Result<Cursor, String> {
         let lost = |error: io::Error| format!("it went away: {error}");
         let (offer, listeners) = self.plane.offer().await?;
         let lock = self.lock.borrow().as_ref().map(File::try_clone);
         let lock = lock.ok_or("this process was replaced already")?;
         let lock = lock.map_err(|error| format!("no descriptor is left: {error}"))?;
+        let told = offer.gathered.next().clone();
         let offer = FromOld::Offer(Box::new(offer));
         step(writer.send(&offer, &[lock.as_fd()])).await.map_err(lost)?;
         for some in listeners.chunks(DESCRIPTORS_MAX) {
@@ -147,7 +150,7 @@ impl Giver {
             step(writer.send(&FromOld::Listeners, &descriptors)).await.map_err(lost)?;
         }
         match step(reader.receive()).await.map_err(lost)?.0 {
-            FromNew::Ready => Ok(()),
+            FromNew::Ready => Ok(told),
             FromNew::Refused { reason } => Err(reason),
             FromNew::Welcome
             | FromNew::Serving

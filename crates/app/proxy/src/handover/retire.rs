@@ -53,6 +53,7 @@ pub(crate) async fn retire(
         waiting: Vec::new(),
         told: BTreeMap::new(),
         told_sums: Default::default(),
+        batches_told: 0,
         deadline: Instant::now() + RETIRING_MAX,
         finishing: false,
         grace,
@@ -76,6 +77,8 @@ struct Retiring<'p> {
     /// What the successor was told last.
     told: BTreeMap<ArmId, ArmReport>,
     told_sums: (u64, u64, Vec<RouteReport>),
+    /// The place of the last batch that it was told of.
+    batches_told: u64,
     deadline: Instant,
     /// The workers were told to end.
     finishing: bool,
@@ -107,7 +110,7 @@ impl Retiring<'_> {
                     }
                 },
                 _ = self.ticks.tick() => {
-                    let over = self.is_over();
+                    let over = self.is_over().await;
                     self.count(writer).await?;
                     if over && !std::mem::replace(&mut said_so, true) {
                         writer.send(&FromOld::Done, &[]).await?;
@@ -164,12 +167,14 @@ impl Retiring<'_> {
             changed |= news;
             news
         });
-        if !changed {
+        let batches = self.plane.gathered_since(self.batches_told);
+        if !changed && batches.batches.is_empty() {
             return Ok(());
         }
+        self.batches_told = batches.next.place;
         self.told_sums = sums;
         self.told.extend(report.arms.iter().map(|arm| (arm.arm.clone(), arm.clone())));
-        writer.send(&FromOld::Counted { report: Box::new(report) }, &[]).await
+        writer.send(&FromOld::Counted { report: Box::new(report), batches }, &[]).await
     }
 
     /// Tells the workers to end.
@@ -183,9 +188,12 @@ impl Retiring<'_> {
     }
 
     /// Whether every request has its outcome; sees to the end of the workers when their work is.
-    fn is_over(&mut self) -> bool {
-        // Those that this one has replaced may still hand connections over.
-        let is_empty = self.plane.connections() == 0 && self.plane.elders.attended() == 0;
+    async fn is_over(&mut self) -> bool {
+        // Those that this one has replaced may still hand connections over; and workers take what
+        // they have of rollouts' requests with them when they end.
+        let is_empty = self.plane.connections() == 0
+            && self.plane.elders.attended() == 0
+            && !self.plane.collect().await;
         if is_empty || Instant::now() >= self.deadline {
             self.finish(Duration::ZERO);
         }
@@ -198,7 +206,7 @@ impl Retiring<'_> {
         let patience = Instant::now() + RETIRING_LOST_MAX;
         let mut patient = true;
         loop {
-            let over = self.is_over();
+            let over = self.is_over().await;
             if let Ok(successor) = self.join(state_dir).await {
                 return Some(successor);
             }
@@ -218,7 +226,10 @@ impl Retiring<'_> {
         let (mut reader, writer) = ends(stream);
         let report = self.plane.own_report();
         self.told = report.arms.iter().map(|arm| (arm.arm.clone(), arm.clone())).collect();
-        let past = Past { id: self.plane.id().to_owned(), report, before: Vec::new() };
+        let (id, batches_read) = (self.plane.id().to_owned(), self.batches_told);
+        let past = Box::new(Past { id, report, before: Vec::new(), batches_read });
+        // Whoever comes says what it knows of them by taking no more: all are told once more.
+        self.batches_told = 0;
         step(writer.send(&First::Elder { protocol: PROTOCOL, past }, &[])).await?;
         // One that is being replaced itself hangs up: nothing must be on its way to it.
         match step(reader.receive()).await?.0 {

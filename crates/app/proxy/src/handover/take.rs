@@ -14,6 +14,7 @@ use super::elders::{attend, speak};
 use super::give::step;
 use super::wire::{Reader, ends};
 use super::{First, FromNew, FromOld, Offer, PROTOCOL, Past};
+use crate::batches::Gathered;
 use crate::plane::Plane;
 
 /// What a process has that has taken over, beside its table and its connections.
@@ -57,9 +58,10 @@ pub(crate) async fn take(
         }
     };
     step(writer.send(&FromNew::Ready, &[])).await.map_err(lost)?;
-    let past = commit(&mut reader).await?;
+    let (past, gathered) = commit(&mut reader).await?;
     let elder = past.first().cloned().ok_or("the process that runs has counted nothing")?;
     plane.elders.inherit(past);
+    plane.go_on_gathering(gathered);
     step(writer.send(&FromNew::Serving, &[])).await.map_err(lost)?;
     plane.open_inherited();
     doors.open().map_err(|(path, error)| format!("cannot use {}: {error}", path.display()))?;
@@ -100,9 +102,9 @@ async fn listeners(reader: &mut Reader, offer: &Offer) -> io::Result<Vec<TcpList
     Ok(listeners)
 }
 
-async fn commit(reader: &mut Reader) -> Result<Vec<Past>, String> {
+async fn commit(reader: &mut Reader) -> Result<(Vec<Past>, Gathered), String> {
     match receive(reader).await? {
-        (FromOld::Commit { past }, _) => Ok(past),
+        (FromOld::Commit { past, gathered }, _) => Ok((past, gathered)),
         (FromOld::Refused { reason }, _) => Err(reason),
         (other, _) => Err(unexpected(&other)),
     }

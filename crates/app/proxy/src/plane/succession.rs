@@ -3,13 +3,15 @@
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
-use switchback_ports::data_plane::Report;
+use switchback_ports::data_plane::{Batches, Counted, Cursor, Report};
 use switchback_routing::{Router, Table};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 
 use super::Plane;
+use crate::batches::Gathered;
 use crate::handover::{Legacy, Offer, Past, Place};
 use crate::limits::ACKNOWLEDGE_MAX;
 use crate::log;
@@ -61,24 +63,49 @@ impl Plane {
             saved: self.state.borrow().saved,
             table,
             listeners: report.listeners,
+            gathered: self.state.borrow().batches.gathered(&Cursor::default()),
+            ticket_keys: self.certificates.tickets.keys_for_a_successor(),
         };
         Ok((offer, shared.into_iter().map(|(_, listener)| listener).collect()))
     }
 
     /// From now on every question is answered by what has been counted up to here: nobody may
-    /// read more from this process than its successor knows. Gives what it knows.
-    pub(crate) fn freeze(&self) -> Vec<Past> {
+    /// read more from this process than its successor knows. Gives what it knows; of what was
+    /// gathered, what it was not `told` yet.
+    pub(crate) fn freeze(&self, told: &Cursor) -> (Vec<Past>, Gathered) {
         let report = self.report();
-        self.state.borrow_mut().frozen = Some(report);
-        let own = Past { id: self.id.clone(), report: self.own_report(), before: Vec::new() };
-        let mut pasts = vec![own];
+        let mut state = self.state.borrow_mut();
+        state.frozen = Some(report);
+        let batches_read = state.batches.seal();
+        let gathered = state.batches.gathered(told);
+        drop(state);
+        let (id, report) = (self.id.clone(), self.own_report());
+        let mut pasts = vec![Past { id, report, before: Vec::new(), batches_read }];
         pasts.extend(self.elders.pasts());
-        pasts
+        (pasts, gathered)
+    }
+
+    /// Goes on where the process before was, with what it gathered of rollouts' requests.
+    pub(crate) fn go_on_gathering(&self, gathered: Gathered) {
+        self.state.borrow_mut().batches.go_on(Instant::now(), gathered);
+    }
+
+    /// Takes what a process has gathered that was replaced.
+    pub(crate) fn adopt(&self, batches: Vec<Counted>) {
+        self.state.borrow_mut().batches.adopt(Instant::now(), batches);
+    }
+
+    /// What this process has gathered since it was replaced, after a place.
+    pub(crate) fn gathered_since(&self, place: u64) -> Batches {
+        self.state.borrow().batches.since(place)
     }
 
     /// Nobody took over after all.
     pub(crate) fn thaw(&self) {
-        self.state.borrow_mut().frozen = None;
+        let mut state = self.state.borrow_mut();
+        state.frozen = None;
+        state.batches.unseal();
+        drop(state);
         self.thawed.notify_waiters();
     }
 
@@ -109,6 +136,9 @@ impl Plane {
         // What this one cannot read is served by the other one still.
         let book = self.certificates.load(&table, &Book::default(), Mode::Strict)?;
         let mut inherited = listeners.into_iter();
+        self.certificates.tickets.with_ticket_keys(offer.ticket_keys);
+        // Before the table: its trials are those of the process before.
+        self.go_on_gathering(offer.gathered);
         {
             let mut state = self.state.borrow_mut();
             state.incarnation = offer.incarnation;

@@ -19,7 +19,7 @@ const NONCE_LENGTH: usize = 12;
 const TICKET_BYTES_MAX: usize = 32 * 1024;
 
 /// The keys, to be handed to a successor over a channel nobody else reads.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketKeys(Vec<TicketKey>);
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,6 @@ impl TicketKey {
     }
 }
 
-#[allow(dead_code, reason = "the hand-over of an upgrade calls the two for keys")]
 impl Tickets {
     /// With fresh keys, made when the first ticket is.
     pub(crate) fn new() -> Arc<Self> {
@@ -86,8 +85,11 @@ impl Tickets {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Ring(prepared);
     }
 
-    /// The keys in use, for a successor.
-    pub(crate) fn ticket_keys(&self) -> TicketKeys {
+    /// The keys in use, for a successor: made now if there are none yet, so that tickets which this
+    /// process gives out in its last hour open there, too.
+    pub(crate) fn keys_for_a_successor(&self) -> TicketKeys {
+        // Without random bytes there are no tickets, here or there.
+        let _ = self.sealing(now());
         let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         TicketKeys(ring.0.iter().map(|prepared| prepared.key.clone()).collect())
     }
@@ -166,12 +168,12 @@ mod tests {
         assert_eq!(tickets.under([2; 32]).decrypt(&sealed), None, "another policy");
         let successor = Tickets::new();
         assert_eq!(successor.under([1; 32]).decrypt(&sealed), None);
-        successor.with_ticket_keys(tickets.ticket_keys());
+        successor.with_ticket_keys(tickets.keys_for_a_successor());
         assert_eq!(successor.under([1; 32]).decrypt(&sealed).as_deref(), Some(&b"session"[..]));
         for end in 0..sealed.len() {
             assert_eq!(tickets.under([1; 32]).decrypt(&sealed[..end]), None);
         }
-        assert!(!format!("{tickets:?} {:?}", tickets.ticket_keys()).contains('['));
+        assert!(!format!("{tickets:?} {:?}", tickets.keys_for_a_successor()).contains('['));
     }
 
     #[test]

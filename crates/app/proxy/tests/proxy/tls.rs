@@ -19,6 +19,7 @@ use switchback_ports::data_plane::conformance::sample_route;
 use switchback_routing::{Route, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::lifecycle;
 use super::pki::*;
 use super::support::*;
 
@@ -276,6 +277,17 @@ async fn after_a_restart_what_can_be_served_is_and_no_key_lies_anywhere() {
     assert!(warnings.iter().any(|line| line.contains("b.pem")), "{warnings:?}");
 }
 
+/// How a client came in that asked once; `None` when it was not let in.
+async fn handshake(listen: SocketAddr, config: &Arc<ClientConfig>) -> Option<HandshakeKind> {
+    let mut stream = connect(listen, "a.test", config).await.ok()?;
+    let request = b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.ok()?;
+    // The ticket comes with the answer.
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.ok()?;
+    stream.get_ref().1.handshake_kind()
+}
+
 #[tokio::test]
 async fn a_client_comes_back_without_a_full_handshake_but_not_past_a_new_demand() {
     let (proxy, listen, pki) = (Running::start().await, free_address(), Pki::new());
@@ -287,15 +299,7 @@ async fn a_client_comes_back_without_a_full_handshake_but_not_past_a_new_demand(
     };
     publish(1, pki.spec("a")).await;
     let config = pki.client(&["http/1.1"], None);
-    let kind = async || {
-        let mut stream = connect(listen, "a.test", &config).await.ok()?;
-        let request = b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).await.ok()?;
-        // The ticket comes with the answer.
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.ok()?;
-        stream.get_ref().1.handshake_kind()
-    };
+    let kind = async || handshake(listen, &config).await;
     assert_eq!(kind().await, Some(HandshakeKind::Full));
     assert_eq!(kind().await, Some(HandshakeKind::Resumed));
     // Renewed, on every worker: tickets outlive a certificate.
@@ -416,4 +420,23 @@ async fn instances_prove_themselves_and_so_does_the_data_plane() {
         assert_eq!(status(protocol, "other.internal", Some(identity.clone())).await, 502);
         assert_eq!(status(protocol, known, None).await, 502, "it showed nothing of itself");
     }
+}
+
+#[tokio::test]
+async fn a_client_resumes_its_tls_session_after_an_upgrade() {
+    let directory = tempfile::tempdir().unwrap();
+    let (plane, listen, pki) = (lifecycle::plane(directory.path()), free_address(), Pki::new());
+    plane.ensure_started().await.unwrap();
+    pki.issue("a", &["a.test"], |_| {});
+    let mut table = single(1, listen, "v1", &[version("v1").await]);
+    table.routes[0].hosts = vec!["a.test".to_owned()];
+    table.routes[0].tls = Some(pki.spec("a"));
+    plane.publish(&table).await.unwrap();
+    let config = pki.client(&["http/1.1"], None);
+    assert_eq!(handshake(listen, &config).await, Some(HandshakeKind::Full));
+    for _ in 0..2 {
+        plane.upgrade(None).await.unwrap();
+        assert_eq!(handshake(listen, &config).await, Some(HandshakeKind::Resumed));
+    }
+    plane.stop().await.unwrap();
 }

@@ -11,7 +11,9 @@ use switchback_ports::DataPlane;
 use switchback_ports::data_plane::{Batches, Cursor};
 use switchback_routing::{Candidate, Table};
 
+use super::lifecycle;
 use super::support::*;
+use super::upgrade::{gated, old_one_is_gone};
 
 /// `v1` serves, `v2` is on trial with this share.
 fn on_trial(counter: u64, listen: std::net::SocketAddr, arms: &[Arm], percent: u16) -> Table {
@@ -161,4 +163,56 @@ async fn clients_that_stay_are_counted_once_and_once_more_when_they_are_failed()
     assert_eq!(clients, 40, "one latency each");
     assert!(new[1] > 0 && new[1] <= new[2], "a client fails once at most: {new:?}");
     assert!(proxy.stats("v2").await.failed() > new[1], "the ledger has every failure");
+}
+
+/// Reads on from where it was read to.
+async fn read_on(plane: &switchback_dataplane::ProxyDataPlane, read: &mut Batches) {
+    let more = plane.batches(&read.next).await.unwrap();
+    read.batches.extend(more.batches);
+    read.next = more.next;
+}
+
+#[tokio::test]
+async fn batches_of_a_trial_are_each_told_once_across_upgrades() {
+    let directory = tempfile::tempdir().unwrap();
+    let (plane, listen) = (lifecycle::plane(directory.path()), free_address());
+    plane.ensure_started().await.unwrap();
+    let (slow, gate) = gated().await;
+    let arms = [arm("v1", &[version("v1").await]), arm("v2", &[slow])];
+    plane.publish(&on_trial(1, listen, &arms, 50)).await.unwrap();
+    let asking = move || async move { ask(listen, get("/")).await.0 };
+    let mut hanging = tokio::task::JoinSet::new();
+    let mut read = Batches::default();
+    for turn in 1..=3 {
+        for _ in 0..30 {
+            hanging.spawn(asking());
+        }
+        eventually("the old version has answered, the new one does not yet", async || {
+            let report = plane.report().await.unwrap();
+            let accepted: u64 = report.arms.iter().map(|arm| arm.stats.accepted).sum();
+            accepted == 30 * turn && report.arms[0].in_flight == 0
+        })
+        .await;
+        plane.upgrade(None).await.unwrap();
+        read_on(&plane, &mut read).await;
+    }
+    gate.add_permits(100);
+    let statuses = hanging.join_all().await;
+    assert_eq!(statuses, vec![200; 90]);
+    old_one_is_gone(&plane).await;
+    let of = |read: &Batches| (sum(read, |it| &it.candidate), sum(read, |it| &it.baseline));
+    eventually("the batches have all of it", async || {
+        read_on(&plane, &mut read).await;
+        of(&read).0[0] + of(&read).1[0] >= 90
+    })
+    .await;
+    let report = plane.report().await.unwrap();
+    let stats = |at: usize| ledger(&report.arms[at].stats);
+    assert_eq!(of(&read), (stats(1), stats(0)), "as the ledger has it");
+    let numbers: Vec<_> = read.batches.iter().map(|batch| batch.sequence).collect();
+    assert_eq!(numbers, (1..=read.next.place).collect::<Vec<_>>(), "none is missing, none twice");
+    assert_eq!(read.next.incarnation, report.incarnation);
+    let again = plane.batches(&Cursor::default()).await.unwrap();
+    assert_eq!(of(&again), of(&read), "a reader that begins finds all of it");
+    plane.stop().await.unwrap();
 }

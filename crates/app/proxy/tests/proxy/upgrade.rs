@@ -22,7 +22,7 @@ fn is_own() -> bool {
 }
 
 /// An instance that answers when it is let, and one permit to every answer.
-async fn gated() -> (std::net::SocketAddr, Arc<Semaphore>) {
+pub(crate) async fn gated() -> (std::net::SocketAddr, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
     let address = instance(move |_| {
@@ -68,7 +68,7 @@ async fn stats(plane: &ProxyDataPlane) -> (ArmStats, u64) {
     arm.map(|arm| (arm.stats.clone(), arm.in_flight)).unwrap_or_default()
 }
 
-async fn old_one_is_gone(plane: &ProxyDataPlane) {
+pub(crate) async fn old_one_is_gone(plane: &ProxyDataPlane) {
     eventually("the old process has ended", async || {
         plane.health().await.is_ok_and(|health| health.retiring == 0)
     })
