@@ -185,12 +185,10 @@ pub(crate) struct Ticket {
     started: Instant,
     /// How it ended; the first outcome counts.
     outcome: Option<Outcome>,
-    /// The client's body, if there is one, and how much of it was counted.
+    /// The client's body, if there is one.
     upload: Option<Rc<Upload>>,
-    received: u64,
-    /// Bytes of the answer's body, and how many of them were counted.
+    /// Bytes of the answer's body.
     sent: u64,
-    sent_counted: u64,
     retries: Cell<u32>,
     /// Its line in the access log, if its route wants one.
     pub(crate) record: Option<Box<Record>>,
@@ -212,7 +210,7 @@ impl Ticket {
         add(&shard.accepted, 1);
         shard.in_flight(1);
         let (outcome, enrolled, permit, upload) = (None, None, None, None);
-        let (received, sent, sent_counted, retries) = (0, 0, 0, Cell::new(0));
+        let (sent, retries) = (0, Cell::new(0));
         let (is_probe, tunnels) = (false, false);
         let started = Instant::now();
         Self {
@@ -220,9 +218,7 @@ impl Ticket {
             started,
             outcome,
             upload,
-            received,
             sent,
-            sent_counted,
             retries,
             record: None,
             enrolled,
@@ -273,6 +269,7 @@ impl Ticket {
     /// So many bytes of the answer's body are passed on.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
+        add(&self.shard().bytes_out, bytes as u64);
     }
 
     /// A new connection to an instance took so long to open.
@@ -301,17 +298,11 @@ impl Ticket {
         Some(record)
     }
 
-    /// Counts the bytes that were not counted yet.
-    fn count_bytes(&mut self) {
-        let received = self.upload.as_ref().map_or(0, |upload| upload.body_bytes());
-        let shard = self.shard();
-        if received > self.received {
-            add(&shard.bytes_in, received - self.received);
+    /// Counts what has come of the client's body and was not counted yet.
+    fn count_upload(&self) {
+        if let Some(upload) = &self.upload {
+            add(&self.shard().bytes_in, upload.take_uncounted());
         }
-        if self.sent > self.sent_counted {
-            add(&shard.bytes_out, self.sent - self.sent_counted);
-        }
-        (self.received, self.sent_counted) = (received, self.sent);
     }
 
     /// Records the outcome; the first one counts.
@@ -319,7 +310,7 @@ impl Ticket {
         if self.outcome.is_none() {
             self.outcome = Some(outcome);
             let micros = micros(self.started.elapsed());
-            self.count_bytes();
+            self.count_upload();
             self.shard().record(outcome, micros);
             if let Some(enrolled) = &self.enrolled {
                 enrolled.end(outcome, micros);
@@ -351,7 +342,7 @@ impl Drop for Ticket {
             add(&self.shard().tunnels_cut, 1);
         }
         self.settle(if CUTTING.get() { Outcome::Cut } else { Outcome::ClientGone });
-        self.count_bytes();
+        self.count_upload();
         drop(self.release_record());
         self.shard().in_flight(-1);
     }

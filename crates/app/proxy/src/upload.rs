@@ -22,6 +22,7 @@ pub(crate) struct Upload {
     received: Cell<u64>,
     /// Without its framing.
     body: Cell<u64>,
+    counted: Cell<u64>,
     failed: Cell<bool>,
     touched: Cell<bool>,
     pause_max: Cell<Duration>,
@@ -44,6 +45,7 @@ impl Upload {
             waited: Cell::default(),
             received: Cell::default(),
             body: Cell::default(),
+            counted: Cell::default(),
             failed: Cell::default(),
             touched: Cell::default(),
             pause_max: Cell::new(UPLOAD_PAUSE_MAX),
@@ -75,6 +77,11 @@ impl Upload {
     /// How much of the body itself has come.
     pub(crate) fn body_bytes(&self) -> u64 {
         self.body.get()
+    }
+
+    /// What came of it since this was asked last.
+    pub(crate) fn take_uncounted(&self) -> u64 {
+        self.body.get() - self.counted.replace(self.body.get())
     }
 
     /// The instance would take more, but nothing is there.

@@ -157,6 +157,7 @@ fn target_of_stream(request: &Request<Flow>) -> Result<HeaderValue, Refusal> {
 }
 
 /// A request on its way to an instance.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about one request")]
 struct Asking {
     client: IpAddr,
     /// It came encrypted.
