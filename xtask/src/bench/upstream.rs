@@ -2,13 +2,14 @@
 //! process that remembers when it was last asked, for switches.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use rustix::net::{self, AddressFamily, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -23,6 +24,8 @@ use super::world::World;
 pub(super) const LARGE_PATH: &str = "/large";
 const LARGE_BYTES: usize = 100 * 1024;
 const SMALL_BYTES: usize = 1024;
+/// The kernel caps it at `net.core.somaxconn`.
+const ACCEPT_QUEUE: i32 = 4_096;
 
 /// One nginx that is both versions, on a port each.
 pub(super) struct Memory {
@@ -69,7 +72,7 @@ pub(super) struct Witness {
 impl Witness {
     /// Serves on a thread of its own until this is dropped.
     pub(super) fn start() -> Result<Self> {
-        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port");
+        let bind = || listen().context("no free port");
         let listeners = [bind()?, bind()?];
         let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
         let ports = [port(&listeners[0])?, port(&listeners[1])?];
@@ -100,6 +103,16 @@ impl Witness {
         let start = nanoseconds(start);
         std::time::Duration::from_nanos(last.saturating_sub(start)).as_secs_f64()
     }
+}
+
+/// A free port with a queue as long as the kernel allows, as servers have it: the standard
+/// library's is shorter, and what overflows it is neither the proxy's nor the method's doing.
+fn listen() -> std::io::Result<TcpListener> {
+    let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    net::bind(&socket, &any)?;
+    net::listen(&socket, ACCEPT_QUEUE)?;
+    Ok(socket.into())
 }
 
 /// A point in time as nanoseconds since the first call.
