@@ -45,11 +45,7 @@ pub(super) fn run(world: &World) -> Result<Report> {
         figures: BTreeMap::new(),
     };
     let mut rows = Vec::new();
-    for method in METHODS
-        .iter()
-        
-        .filter(|method| method.peer.can(world, method.routes))
-    {
+    for method in METHODS.iter().filter(|method| method.peer.can(world, method.routes)) {
         let title = format!("{}: {}", method.peer.title(world)?, method.words);
         say(&title);
         let outcome = measure(world, method).with_context(|| format!("{title} failed"))?;
