@@ -11,6 +11,7 @@ mod disk;
 mod exact;
 mod examples;
 mod faults;
+mod metrics;
 mod operations;
 mod printed;
 mod process;

@@ -4,6 +4,7 @@
 pub mod crash_point;
 pub mod data_plane;
 pub mod journal;
+pub mod metrics;
 pub mod prober;
 pub mod runtime;
 pub mod supervision;
@@ -11,6 +12,7 @@ pub mod supervision;
 pub use crash_point::crash_point;
 pub use data_plane::DataPlane;
 pub use journal::Journal;
+pub use metrics::Metrics;
 pub use prober::Prober;
 pub use runtime::Runtime;
 pub use supervision::{NotReplaced, Replaced, Supervision};

@@ -131,6 +131,7 @@ fn analysis(random: &mut Random) -> Step {
         latency_p99_max: None,
         latency_ratio_max: None,
         samples_min: 10,
+        metrics: Vec::new(),
     };
     Step::Analysis(AnalysisStep { duration: random.millis(4_000, 20_000), thresholds })
 }

@@ -11,6 +11,7 @@ use switchback_control::{Error, Neighbours, Options};
 use switchback_dataplane::ProxyDataPlane;
 use switchback_demo::service::ServiceOptions;
 use switchback_domain::{EnvironmentName, with_causes};
+use switchback_metrics::HttpMetrics;
 use switchback_ports::journal;
 use switchback_runtime::{
     InstanceProber, ProcessRuntime, SHIM_EXEC_SUBCOMMAND, SHIM_SUBCOMMAND, shim_exec_main,
@@ -67,6 +68,7 @@ fn neighbours(state_dir: &Path, executable: PathBuf) -> Result<Neighbours, Probl
     Ok(Neighbours {
         runtime: runtime.clone(),
         prober: Arc::new(InstanceProber::new(runtime)),
+        metrics: Arc::new(HttpMetrics),
         data_plane: data_plane.clone(),
         supervision: data_plane,
         journal: Box::new(move || Ok(Box::new(SqliteJournal::open(&path)?))),

@@ -34,11 +34,17 @@ pub(crate) fn check(path: &Path, environment: Option<&EnvironmentName>) -> Resul
     let text = read(path)?;
     let file = shown(path);
     Ok(match parse(&text, &file, environment) {
-        Ok(summary) => Report {
-            mistakes: 0,
-            lines: vec![format!("{file}: no mistakes ({summary})")],
-            document: json!({"file": file, "mistakes": []}),
-        },
+        Ok(summary) => {
+            let document = switchback_config::parse(&text, &file);
+            let advice = document.map(|document| document.advice()).unwrap_or_default();
+            let warnings = advice.iter().map(|said| format!("{file}: warning: {said}"));
+            let sound = format!("{file}: no mistakes ({summary})");
+            Report {
+                mistakes: 0,
+                lines: warnings.chain([sound]).collect(),
+                document: json!({"file": file, "mistakes": [], "warnings": advice}),
+            }
+        }
         Err(mistakes) => {
             let mut lines: Vec<String> =
                 mistakes.as_slice().iter().map(ToString::to_string).collect();

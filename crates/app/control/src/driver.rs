@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchback_domain::metric::Answer;
 use switchback_domain::probe::ProbeResult;
 use switchback_domain::{
     ArmStats, Epoch, Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp, with_causes,
@@ -12,7 +13,7 @@ use switchback_domain::{
 use switchback_engine::{EventKind, RolloutId};
 use switchback_ports::data_plane::{self, Batches, Report};
 use switchback_ports::runtime::{self, Instance, Usage};
-use switchback_ports::{DataPlane, Prober, Runtime, Supervision, crash_point, journal};
+use switchback_ports::{DataPlane, Metrics, Prober, Runtime, Supervision, crash_point, journal};
 use switchback_routing::Table;
 
 use crate::book::Book;
@@ -21,6 +22,7 @@ use crate::configuration::Settings;
 use crate::exact::Exact;
 use crate::fleet::Fleet;
 use crate::judging::{Tally, Trial};
+use crate::metrics::MetricId;
 use crate::order::Order;
 use crate::traffic::{Publisher, Shifts};
 use crate::vitals::{Advice, ProbeRole};
@@ -33,6 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct Links {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) prober: Arc<dyn Prober>,
+    pub(crate) metrics: Arc<dyn Metrics>,
     pub(crate) data_plane: Arc<dyn DataPlane>,
     pub(crate) supervision: Arc<dyn Supervision>,
 }
@@ -66,6 +69,8 @@ pub(crate) enum Message {
     Used(ServiceKey, InstanceId, Usage),
     /// A custom metric's value.
     Measured(ServiceKey, String, Option<f64>),
+    /// What a metric's source said, and when by the wall clock it was asked.
+    Answered(ServiceKey, MetricId, Timestamp, Vec<Answer>),
     /// Everything was taken down.
     Down,
 }
@@ -177,6 +182,12 @@ impl Driver {
                         Some(value) => trial.custom.insert(name, value),
                         None => trial.custom.remove(&name),
                     };
+                }
+            }
+            Message::Answered(key, id, asked_at, answers) => {
+                let now = self.now();
+                if let Some(trial) = self.trials.get_mut(&key) {
+                    trial.watch.answered(&id, now, asked_at, &answers);
                 }
             }
             Message::Down => self.closed = true,

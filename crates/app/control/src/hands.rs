@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use switchback_domain::probe::ProbeResult;
-use switchback_domain::{Generation, InstanceId, with_causes};
+use switchback_domain::{Generation, InstanceId, Timestamp, with_causes};
 use switchback_ports::crash_point;
+use switchback_ports::metrics::Question;
 use switchback_ports::runtime::Instance;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -14,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::driver::{Ask, Driver, Links, Message};
 use crate::order::Order;
-use crate::{Error, tasks};
+use crate::{Error, clock, tasks};
 
 /// Messages that may wait; tasks that report wait for room.
 const MAILBOX: usize = 1024;
@@ -189,6 +190,19 @@ impl Hands {
                     let result = tasks::execute(&*links.runtime, &on, &argv, timeout).await;
                     let number = result.passed.then(|| tasks::first_number(&result.detail));
                     handle.send(Message::Measured(key, name, number.flatten())).await;
+                });
+            }
+            Order::AskMetric { key, id, source, queries, timeout } => {
+                self.tasks.spawn(async move {
+                    let asked_at = Timestamp::from_millis(clock::wall_ms());
+                    let questions = queries.into_iter().map(|query| Question {
+                        source: source.clone(),
+                        query,
+                        at: asked_at,
+                        timeout,
+                    });
+                    let answers = tasks::ask(&links.metrics, questions).await;
+                    handle.send(Message::Answered(key, id, asked_at, answers)).await;
                 });
             }
             Order::TakeDown { known, generation } => self.take_down(known, generation),

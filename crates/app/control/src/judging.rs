@@ -13,6 +13,7 @@ use switchback_ports::runtime::Usage;
 
 use crate::clock::Instant;
 use crate::exact::{Exact, Opinion};
+use crate::metrics::Watch;
 
 /// How often the same verdict is worth a record: people following want to know what is missing.
 const SPEAK_EVERY: Duration = Duration::from_secs(5);
@@ -65,6 +66,7 @@ pub(crate) struct Trial {
     judge: Judge,
     meter: Meter,
     pub(crate) custom: BTreeMap<String, f64>,
+    pub(crate) watch: Watch,
     pub(crate) custom_run_at: HashMap<String, Instant>,
     spoke: Option<(Outcome, Instant)>,
 }
@@ -95,6 +97,12 @@ impl<'a> Task<'a> {
     }
 }
 
+impl Task<'_> {
+    fn thresholds(&self) -> Option<&Thresholds> {
+        self.step.as_ref().map(|(thresholds, _)| thresholds)
+    }
+}
+
 /// What the trial is told at one look.
 pub(crate) struct Look<'a> {
     pub(crate) at: Timestamp,
@@ -118,6 +126,7 @@ impl Trial {
                     trial.entered = now;
                     trial.is_step = task.step.is_some();
                     trial.judge.enter(task.step.clone(), now);
+                    trial.watch.enter(task.position, task.thresholds(), now);
                     trial.spoke = None;
                 }
                 trial
@@ -133,6 +142,11 @@ impl Trial {
                 ),
                 meter: Meter::default(),
                 custom: BTreeMap::new(),
+                watch: Watch::new(task.rollout, task.triggers, now).with(
+                    task.position,
+                    task.thresholds(),
+                    now,
+                ),
                 custom_run_at: HashMap::new(),
                 spoke: None,
             },
@@ -167,7 +181,7 @@ impl Trial {
         });
         let since = look.is_drawn.then_some(self.entered);
         let opinion = look.exact.map(|exact| exact.opinion(look.at, since));
-        let verdict = joined(verdict, opinion);
+        let verdict = self.watch.joined(joined(verdict, opinion), look.at);
         // Between two analysis steps nobody waits for a verdict, unless it is a bad one.
         if !self.is_step && verdict.outcome != Outcome::Regressed {
             return None;

@@ -17,6 +17,7 @@ mod headless;
 mod judging;
 mod lock;
 mod lookups;
+mod metrics;
 mod operations;
 mod order;
 mod problem;
@@ -33,6 +34,7 @@ mod vitals;
 
 pub use clock::Reading;
 pub use headless::{Headless, Refusal};
+pub use metrics::MetricId;
 pub use order::Order;
 pub use traffic::Shifts;
 pub use vitals::ProbeRole;
@@ -41,7 +43,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use switchback_domain::EnvironmentName;
-use switchback_ports::{DataPlane, Journal, Prober, Runtime, Supervision, journal};
+use switchback_ports::{DataPlane, Journal, Metrics, Prober, Runtime, Supervision, journal};
 
 /// What the control plane is told at its start.
 #[derive(Debug, Clone)]
@@ -62,6 +64,8 @@ pub struct Neighbours {
     pub runtime: Arc<dyn Runtime>,
     /// Asks them how they do.
     pub prober: Arc<dyn Prober>,
+    /// Knows the numbers of metrics.
+    pub metrics: Arc<dyn Metrics>,
     /// Carries the traffic.
     pub data_plane: Arc<dyn DataPlane>,
     /// Keeps the carrier running.
@@ -123,6 +127,7 @@ pub async fn run(options: Options, neighbours: Neighbours) -> Result<(), Error> 
     let links = driver::Links {
         runtime: neighbours.runtime,
         prober: neighbours.prober,
+        metrics: neighbours.metrics,
         data_plane: neighbours.data_plane,
         supervision: neighbours.supervision,
     };

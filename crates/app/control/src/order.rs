@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use switchback_domain::metric::MetricSource;
 use switchback_domain::{Generation, InstanceId, ServiceKey};
 use switchback_engine::RolloutId;
 use switchback_ports::runtime::{Instance, InstanceSpec};
 use switchback_routing::Table;
 
+use crate::metrics::MetricId;
 use crate::traffic::Shifts;
 
 /// Something to be done.
@@ -84,6 +86,19 @@ pub enum Order {
         /// The command.
         argv: Vec<String>,
         /// How long it may take.
+        timeout: Duration,
+    },
+    /// Ask a metric's source.
+    AskMetric {
+        /// For which service.
+        key: ServiceKey,
+        /// Which metric.
+        id: MetricId,
+        /// Whom.
+        source: MetricSource,
+        /// What: of the candidate, then of the baseline.
+        queries: Vec<String>,
+        /// How long each may take.
         timeout: Duration,
     },
     /// Stop the data plane and every instance.

@@ -377,12 +377,17 @@ impl Driver {
         });
         let position = trial.position();
         let due = due_metrics(&mut trial, task);
+        let asks = trial.watch.asks(now).filter(|_| rollout.paused.is_none());
+        self.ask_metrics(service, rollout, &mut trial, now);
         self.trials.insert(key.clone(), trial);
         if measure {
             let measures = instances.into_iter().map(|id| Order::Measure { key: key.clone(), id });
             self.orders.extend(measures);
         }
         self.run_metrics(service, rollout, due);
+        if let Some(reason) = asks {
+            self.ask_somebody(key, reason);
+        }
         let Some(verdict) = verdict else { return false };
         let (rollout, outcome, verdict) = (rollout.request.id, verdict.outcome, Box::new(verdict));
         let taken = self.apply(key, EventKind::Judged { rollout, position, verdict });

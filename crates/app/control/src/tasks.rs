@@ -4,12 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use switchback_domain::metric::Answer;
 use switchback_domain::probe::{Probe, ProbeResult};
 use switchback_domain::{InstanceHealth, InstanceId, ServiceKey};
 use switchback_ports::data_plane::Cursor;
+use switchback_ports::metrics::Question;
 use switchback_ports::runtime::Instance;
-use switchback_ports::{Prober, Runtime};
+use switchback_ports::{Metrics, Prober, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::driver::{Links, Message};
 use crate::hands::Handle;
@@ -143,6 +146,21 @@ pub(crate) async fn measure(
     if let Ok(usage) = runtime.usage(&id).await {
         handle.send(Message::Used(key, id, usage)).await;
     }
+}
+
+/// Asks all questions at once; the answers come in their order, each within its time.
+pub(crate) async fn ask(
+    metrics: &Arc<dyn Metrics>,
+    questions: impl Iterator<Item = Question>,
+) -> Vec<Answer> {
+    let mut asked = JoinSet::new();
+    for (place, question) in questions.enumerate() {
+        let metrics = metrics.clone();
+        asked.spawn(async move { (place, metrics.query(&question).await) });
+    }
+    let mut answers = asked.join_all().await;
+    answers.sort_by_key(|(place, _)| *place);
+    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 /// Runs a command beside an instance; what goes wrong is its result.

@@ -14,6 +14,7 @@ mod judge;
 pub mod label;
 mod math;
 mod measure;
+pub mod metric;
 pub mod plan;
 pub mod ratio_guard;
 pub mod safe;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use switchback_domain::strategy::Step;
 use switchback_domain::{EnvironmentName, ProjectName, ServiceName};
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::reader::Reader;
 use crate::section::environment::{DOCUMENT, ENVIRONMENT, environment};
+use crate::section::metric;
 use crate::section::rollback::ROLLBACK;
 use crate::section::service::SERVICE;
 use crate::service::ServiceConfig;
@@ -55,6 +57,27 @@ impl Document {
     /// The environment that is meant when none is named: the first.
     pub fn default_environment(&self) -> &EnvironmentName {
         &self.environments[0].name
+    }
+
+    /// What works and could be done better, each said once.
+    pub fn advice(&self) -> Vec<String> {
+        let services = self.environments.iter().flat_map(|environment| &environment.services);
+        let advice = services.flat_map(|service| {
+            let policy = &service.policy;
+            let steps = policy.steps.iter().filter_map(|step| match step {
+                Step::Analysis(analysis) => Some(&analysis.thresholds.metrics),
+                Step::SetWeight(_) | Step::Pause { .. } | Step::Approve | Step::Hook(_) => None,
+            });
+            let metrics = policy.triggers.metrics.iter().chain(steps.flatten());
+            metrics.filter_map(metric::advice).map(|said| format!("{}: {said}", service.name))
+        });
+        let mut found: Vec<String> = Vec::new();
+        for said in advice {
+            if !found.contains(&said) {
+                found.push(said);
+            }
+        }
+        found
     }
 
     /// One environment; an unknown name is a mistake with a hint.

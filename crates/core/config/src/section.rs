@@ -8,6 +8,8 @@ pub(crate) mod exact_test;
 pub(crate) mod fallback;
 pub(crate) mod health_check;
 pub(crate) mod hook;
+pub(crate) mod metric;
+pub(crate) mod metric_template;
 pub(crate) mod resilience;
 pub(crate) mod rollback;
 pub(crate) mod route;

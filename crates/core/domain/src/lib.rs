@@ -3,9 +3,11 @@
 //! Pure values only: no clock, no files, no randomness. Every other crate speaks in these types.
 
 pub mod causes;
+pub mod condition;
 pub mod generation;
 pub mod histogram;
 pub mod instance;
+pub mod metric;
 pub mod name;
 pub mod network;
 pub mod probe;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::metric::MetricSpec;
+
 /// The rules that hold at every moment in which the candidate gets traffic. `None` is off.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Triggers {
@@ -21,6 +23,9 @@ pub struct Triggers {
     pub health_checks: Option<Threshold>,
     /// Numbers printed by commands of the user's.
     pub custom: Vec<CustomMetric>,
+    /// Numbers of metric sources, watched for as long as these rules hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricSpec>,
 }
 
 /// A number and how long it must be exceeded.
@@ -62,6 +67,9 @@ pub struct Thresholds {
     pub latency_ratio_max: Option<f64>,
     /// Finished candidate requests before anything is decided.
     pub samples_min: u64,
+    /// Numbers of metric sources, watched during the step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricSpec>,
 }
 
 /// The exact test: compares the requests of both versions that chance assigned, with a stated

@@ -2,6 +2,7 @@
 //! crash exactly what is missing is issued again.
 
 use serde::{Deserialize, Serialize};
+use switchback_domain::metric::OnInsufficient;
 use switchback_domain::seeded::bug;
 use switchback_domain::strategy::Hook;
 use switchback_domain::trigger::{Thresholds, Triggers};
@@ -162,7 +163,12 @@ pub(crate) fn wakeup(rollout: &Rollout) -> Option<Timestamp> {
             PlanStep::Approve => None,
             PlanStep::Promote if !rollout.may_promote() => None,
             PlanStep::Analysis(analysis) => {
-                Some(rollout.entered_at + analysis.duration + policy.progress_deadline)
+                let once = analysis.duration + policy.progress_deadline;
+                let watched = analysis.thresholds.metrics.iter().chain(&policy.triggers.metrics);
+                let extends = watched
+                    .filter(|it| !it.dry_run)
+                    .any(|metric| matches!(metric.on_insufficient, OnInsufficient::Extend));
+                Some(rollout.entered_at + if extends { once * 2 } else { once })
             }
             PlanStep::Smoke(hook) | PlanStep::Hook(hook) => {
                 Some(rollout.entered_at + hook.timeout + policy.progress_deadline)

@@ -53,7 +53,10 @@ impl Simulation {
                 self.soon(least, most, Happening::Tell { life, news });
             }
             // Nothing that is drawn asks for these.
-            Order::Measure { .. } | Order::ReadMetric { .. } | Order::TakeDown { .. } => {}
+            Order::Measure { .. }
+            | Order::ReadMetric { .. }
+            | Order::AskMetric { .. }
+            | Order::TakeDown { .. } => {}
         }
     }
 

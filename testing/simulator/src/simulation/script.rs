@@ -332,6 +332,7 @@ fn step(text: &str) -> Result<Step, String> {
                 latency_p99_max: None,
                 latency_ratio_max: None,
                 samples_min: 20,
+                metrics: Vec::new(),
             },
         }),
         _ => return Err(format!("no such step: {text}")),

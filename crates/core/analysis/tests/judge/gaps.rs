@@ -157,6 +157,7 @@ fn limits_that_are_no_number_never_pass_and_never_fire() {
             latency_p99_max: Some(odd),
             latency_ratio_max: Some(odd),
             samples_min: 1,
+            metrics: Vec::new(),
         };
         let asked = Some((thresholds, Duration::from_secs(1)));
         let (mut judge, mut world) = trial(Rules { triggers: rules, step: asked });

@@ -48,6 +48,7 @@ fn rules() -> impl Strategy<Value = Rules> {
                 latency_p99_max: Some(0.19),
                 latency_ratio_max,
                 samples_min: 20,
+                metrics: Vec::new(),
             };
             (thresholds, Duration::from_secs(15))
         });

@@ -117,6 +117,7 @@ pub(crate) const NO_THRESHOLDS: Thresholds = Thresholds {
     latency_p99_max: None,
     latency_ratio_max: None,
     samples_min: 50,
+    metrics: Vec::new(),
 };
 
 pub(crate) fn step(thresholds: Thresholds, seconds: u64) -> Rules {

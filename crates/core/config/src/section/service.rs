@@ -14,6 +14,8 @@ use crate::section::command::command;
 use crate::section::config_file::{self, CONFIG_FILE};
 use crate::section::health_check::{self, HEALTH_CHECK};
 use crate::section::hook::{self, HOOK};
+use crate::section::metric::{self, METRIC};
+use crate::section::metric_template::{self, METRIC_TEMPLATE};
 use crate::section::rollback::{self, ROLLBACK};
 use crate::section::route::{self, ROUTE};
 use crate::section::strategy::{self, STRATEGY, Strategy};
@@ -94,6 +96,16 @@ pub(crate) static SERVICE: Table = Table::new(
             ),
             field("rollback", Kind::Struct(&ROLLBACK), "When a release is taken back."),
             field(
+                "metrics",
+                Kind::List(&Kind::Struct(&METRIC)),
+                "Numbers watched for as long as the candidate has traffic.",
+            ),
+            field(
+                "metric_templates",
+                Kind::Map(&Kind::Struct(&METRIC_TEMPLATE)),
+                "Metrics to be used here and in analysis steps, with arguments.",
+            ),
+            field(
                 "smoke_tests",
                 Kind::List(&Kind::Either(&[Kind::Struct(&HOOK), Kind::Command])),
                 "Checks of the candidate before it gets traffic.",
@@ -122,6 +134,7 @@ pub(crate) fn service(
     node: &Node,
     context: Context<'_>,
 ) -> Option<ServiceConfig> {
+    let node = &metric_template::applied(reader, node);
     let fields = reader.fields(node, &SERVICE);
     if !fields.is_map() {
         return None;
@@ -143,11 +156,14 @@ pub(crate) fn service(
     let steps = strategy::steps_of(strategy.kind, strategy.steps.as_ref(), &rollback.monitoring);
     let mut policy = policy(reader, &fields, rollback.revisions);
     policy.triggers = rollback.triggers;
+    policy.triggers.metrics =
+        fields.get("metrics").map(|node| metric::metrics(reader, node)).unwrap_or_default();
     policy.exact_test = rollback.exact_test;
     policy.strategy = strategy.kind;
     policy.steps = steps;
     check_deadline(reader, &fields, &policy, workload.as_ref());
     check_traffic(reader, &fields, &policy);
+    check_metrics(reader, &fields, &policy);
     Some(ServiceConfig {
         project: context.project.clone(),
         environment: context.environment.clone(),
@@ -301,6 +317,15 @@ fn check_traffic(reader: &mut Reader, fields: &Fields<'_>, policy: &RolloutPolic
     let at = fields.get("strategy").unwrap_or_else(|| fields.node());
     let message = "shifts or judges traffic, but the service has no `route`";
     let hint = "add `route: {listen: 8080}`, or use `strategy: rolling` without analysis";
+    reader.report(at, Code::Contradiction, message, hint);
+}
+
+/// Metrics without numbers hold a step that is judged; without one they would hold nothing.
+fn check_metrics(reader: &mut Reader, fields: &Fields<'_>, policy: &RolloutPolicy) {
+    let judges = policy.steps.iter().any(|step| matches!(step, Step::Analysis(_)));
+    let Some(at) = fields.get("metrics").filter(|_| !judges) else { return };
+    let message = "no step waits for these: a source that is down would hold nothing back";
+    let hint = "add `- analysis` to the steps, or `rollback: {monitoring_window: 5m}`";
     reader.report(at, Code::Contradiction, message, hint);
 }
 

@@ -10,6 +10,7 @@ use crate::diagnostic::Code;
 use crate::quantity;
 use crate::reader::Reader;
 use crate::section::hook::{self, HOOK};
+use crate::section::metric::{self, METRIC};
 use crate::table::{Kind, Table, field};
 use crate::value::{Entry, Node, Value};
 
@@ -88,6 +89,7 @@ pub(crate) static ANALYSIS_TABLE: Table = Table::new(
             Kind::Count { min: 1, max: SAMPLES_MAX },
             "Finished requests before anything is decided. Default: 50.",
         ),
+        field("metrics", Kind::List(&Kind::Struct(&METRIC)), "Numbers watched during the step."),
     ]],
 );
 
@@ -100,6 +102,7 @@ pub(crate) const fn default_thresholds() -> Thresholds {
         latency_p99_max: None,
         latency_ratio_max: None,
         samples_min: SAMPLES_MIN as u64,
+        metrics: Vec::new(),
     }
 }
 
@@ -227,6 +230,7 @@ pub(crate) fn analysis(reader: &mut Reader, node: &Node) -> AnalysisStep {
         latency_ratio_max: fields
             .read("latency_ratio", reader, |r, node| r.number(node, 0.01..=1000.0)),
         samples_min: u64::from(samples.unwrap_or(SAMPLES_MIN)),
+        metrics: fields.get("metrics").map(|n| metric::metrics(reader, n)).unwrap_or_default(),
     };
     AnalysisStep { duration: duration.unwrap_or(ANALYSIS), thresholds }
 }

@@ -1,5 +1,6 @@
 //! Checks of `{{name}}` in texts. What is filled in when is the domain's `template`.
 
+use switchback_domain::metric::METRIC_VARIABLES;
 use switchback_domain::template::{
     HOOK_VARIABLES, INSTANCE_VARIABLES, RELEASE_VARIABLES, placeholders,
 };
@@ -18,6 +19,8 @@ pub(crate) enum Scope {
     Instance,
     /// When a hook runs.
     Hook,
+    /// When a metric is asked for.
+    Metric,
 }
 
 impl Scope {
@@ -26,6 +29,7 @@ impl Scope {
             Self::Release => &[],
             Self::Instance => &INSTANCE_VARIABLES,
             Self::Hook => &HOOK_VARIABLES,
+            Self::Metric => &METRIC_VARIABLES,
         };
         RELEASE_VARIABLES.iter().chain(later).copied().collect()
     }

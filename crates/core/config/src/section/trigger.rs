@@ -132,6 +132,7 @@ pub(crate) fn default_triggers(error_threshold: Option<f64>) -> Triggers {
         memory_usage: None,
         health_checks: limit(3.0, 120),
         custom: Vec::new(),
+        metrics: Vec::new(),
     }
 }
 
@@ -159,6 +160,7 @@ pub(crate) fn triggers(reader: &mut Reader, node: &Node, defaults: &Triggers) ->
         memory_usage,
         health_checks,
         custom: custom.unwrap_or_default(),
+        metrics: Vec::new(),
     }
 }
 

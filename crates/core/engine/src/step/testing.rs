@@ -87,6 +87,7 @@ pub(crate) fn analysis(seconds: u64) -> Step {
         latency_p99_max: None,
         latency_ratio_max: None,
         samples_min: 10,
+        metrics: Vec::new(),
     };
     Step::Analysis(AnalysisStep { duration: Duration::from_secs(seconds), thresholds })
 }
