@@ -122,6 +122,15 @@ static RANGE: Table = Table::new(
     ]],
 );
 
+/// Reports unknown keys below a metric; its own are the caller's.
+pub(crate) fn check_keys(reader: &mut Reader, node: &Node) {
+    for (key, table) in [("source", &SOURCE), ("threshold_range", &RANGE)] {
+        if let Some(inner) = node.find(key).filter(|it| matches!(it.value, Value::Map(_))) {
+            reader.fields(inner, table);
+        }
+    }
+}
+
 /// A list of metrics, templates applied.
 pub(crate) fn metrics(reader: &mut Reader, node: &Node) -> Vec<MetricSpec> {
     let example = "[{name: errors, query: error_rate, threshold_range: {max: 0.05}}]";

@@ -7,7 +7,7 @@ use switchback_domain::template::placeholders;
 
 use crate::diagnostic::Code;
 use crate::reader::Reader;
-use crate::section::metric::SHARED;
+use crate::section::metric::{self, SHARED};
 use crate::suggest;
 use crate::table::{Kind, Table, field};
 use crate::value::{Entry, Node, Value, merge};
@@ -53,6 +53,7 @@ fn templates<'n>(reader: &mut Reader, service: &'n Node) -> Templates<'n> {
     }
     for entry in node.entries() {
         reader.fields(&entry.value, &METRIC_TEMPLATE);
+        metric::check_keys(reader, &entry.value);
     }
     node.entries().iter().map(|entry| (entry.key.as_str(), &entry.value)).collect()
 }
