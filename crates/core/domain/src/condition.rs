@@ -342,7 +342,7 @@ impl Parser {
     }
 
     fn column(&self) -> usize {
-        self.tokens.get(self.next).or(self.tokens.last()).map_or(1, |(column, _)| *column)
+        self.tokens.get(self.next).or_else(|| self.tokens.last()).map_or(1, |(column, _)| *column)
     }
 
     /// An expression of operators at least this strong: precedence climbing.
