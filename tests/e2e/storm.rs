@@ -166,6 +166,15 @@ fn adds_up(stats: &ArmStats, visits: &Visits, more: u64) {
     assert_eq!(stats.responses[1], sent + more - left - tunnels, "{stats:#?}");
 }
 
+/// Ends the weather, also when a rollout has failed: whoever waits for it would wait for ever.
+struct Calming<'a>(&'a AtomicBool);
+
+impl Drop for Calming<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_storm_of_switches_upgrades_and_deaths_loses_nothing_and_names_every_cut() {
     let storm = Storm::up();
@@ -178,8 +187,9 @@ fn a_storm_of_switches_upgrades_and_deaths_loses_nothing_and_names_every_cut() {
     let (over, raging) = (AtomicBool::new(false), Mutex::new(()));
     let (switches, toll) = thread::scope(|scope| {
         let weather = scope.spawn(|| weather::rages(site, "f1", &raging, &over));
+        let calming = Calming(&over);
         let switches = storm.rolls_out(&raging);
-        over.store(true, Ordering::Relaxed);
+        drop(calming);
         (switches, weather.join().expect("the weather goes on to its end"))
     });
     assert!(switches >= 50, "{switches}");
