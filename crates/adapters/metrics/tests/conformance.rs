@@ -1,6 +1,12 @@
 //! Both adapters against real sources on loopback: a Prometheus of Debian's package that scrapes a
 //! small exporter, and a JSON document.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else comes fails the test"
+)]
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -258,9 +258,8 @@ impl Metric {
         let trouble = self.trouble.clone().or_else(|| self.stale(now));
         let outcome = match (self.failed, &trouble) {
             (true, _) if self.spec.critical => Outcome::Regressed,
-            (true, _) => Outcome::Undecided,
             (false, None) if !self.is_bad => Outcome::Safe,
-            (false, _) => Outcome::Undecided,
+            (true | false, _) => Outcome::Undecided,
         };
         let is_short = self.errors > self.spec.consecutive_error_limit
             || self.empty > self.spec.inconclusive_limit;

@@ -16,6 +16,7 @@ use crate::service::Service;
 /// after a crash of the control plane, and is told so in the documentation).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "a few exist at a time, and none is kept")]
 pub enum Effect {
     /// Keep this many instances of a release; ends one only when it gets no requests any more
     /// and has none left.

@@ -116,12 +116,11 @@ fn arguments(reader: &mut Reader, item: &Node, template: &Node) -> BTreeMap<Stri
     let mut values = BTreeMap::new();
     for Entry { key, value } in declared {
         let own = given.and_then(|given| given.find(key));
-        match own.or_else(|| (!value.is_null()).then_some(value)) {
-            Some(node) => values.extend(reader.text(node).map(|text| (key.clone(), text))),
-            None => {
-                let hint = format!("write `arguments: {{{key}: ...}}`");
-                reader.missing(item, &format!("arguments.{key}"), hint);
-            }
+        if let Some(node) = own.or_else(|| (!value.is_null()).then_some(value)) {
+            values.extend(reader.text(node).map(|text| (key.clone(), text)));
+        } else {
+            let hint = format!("write `arguments: {{{key}: ...}}`");
+            reader.missing(item, &format!("arguments.{key}"), hint);
         }
     }
     for entry in given.map(Node::entries).unwrap_or_default() {
@@ -139,7 +138,9 @@ fn arguments(reader: &mut Reader, item: &Node, template: &Node) -> BTreeMap<Stri
 fn substitute(node: &mut Node, values: &BTreeMap<String, String>) {
     match &mut node.value {
         Value::Map(entries) => {
-            entries.iter_mut().for_each(|entry| substitute(&mut entry.value, values));
+            for entry in entries {
+                substitute(&mut entry.value, values);
+            }
         }
         Value::List(items) => items.iter_mut().for_each(|item| substitute(item, values)),
         Value::Scalar { text, plain } => {
