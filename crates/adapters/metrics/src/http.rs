@@ -82,11 +82,11 @@ async fn read(response: Response<Incoming>) -> Result<Page, String> {
     let (mut incoming, mut body) = (response.into_body(), Vec::new());
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|error| format!("{status}, then {}", not_http(&error)))?;
-        let data = frame.into_data().unwrap_or_default();
-        if body.len() + data.len() > BODY_BYTES_MAX {
+        let chunk = frame.into_data().unwrap_or_default();
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
             return Err(format!("the answer is larger than {BODY_BYTES_MAX} bytes"));
         }
-        body.extend_from_slice(&data);
+        body.extend_from_slice(&chunk);
     }
     Ok(Page { status, date, body })
 }

@@ -20,7 +20,7 @@ use switchback_ports::metrics::conformance::{Places, check};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long a Prometheus may take to start and scrape on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn endpoint(address: SocketAddr, path: &str) -> Endpoint {
     Endpoint { url: format!("http://{address}{path}"), authorization_env: None }

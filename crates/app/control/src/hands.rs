@@ -152,17 +152,7 @@ impl Hands {
                     handle.send(Message::Started(spec.id, result)).await;
                 });
             }
-            Order::Stop { id, generation } => {
-                self.tasks.spawn(async move {
-                    crash_point("before stop");
-                    let gone = links.runtime.ensure_stopped(&id, generation).await.is_ok();
-                    crash_point("after stop");
-                    if !gone {
-                        tokio::time::sleep(STOP_AGAIN).await;
-                    }
-                    handle.send(Message::Stopped(id, gone)).await;
-                });
-            }
+            Order::Stop { id, generation } => self.stop(id, generation),
             Order::Restart { id, reason } => {
                 self.tasks.spawn(async move {
                     // Should it fail, liveness goes on failing and asks again.
@@ -207,6 +197,19 @@ impl Hands {
             }
             Order::TakeDown { known, generation } => self.take_down(known, generation),
         }
+    }
+
+    fn stop(&mut self, id: InstanceId, generation: Generation) {
+        let (links, handle) = (self.links.clone(), self.handle.clone());
+        self.tasks.spawn(async move {
+            crash_point("before stop");
+            let gone = links.runtime.ensure_stopped(&id, generation).await.is_ok();
+            crash_point("after stop");
+            if !gone {
+                tokio::time::sleep(STOP_AGAIN).await;
+            }
+            handle.send(Message::Stopped(id, gone)).await;
+        });
     }
 
     fn probe(&mut self, instance: Instance, started_up: bool) {

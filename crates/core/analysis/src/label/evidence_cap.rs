@@ -11,7 +11,7 @@ use crate::math::exact;
 /// than any verdict needs.
 const BURST: f64 = 2.0;
 
-/// Follows a log e-process but takes at most `rate` nats of growth per second, and [`BURST`]
+/// Follows a log e-process but takes at most `rate` nats of growth per second, and `BURST`
 /// seconds' worth of it at once (design page, 3.5).
 ///
 /// A bucket that leaks at the rate holds what grew; what would make it overflow is not taken. What
