@@ -117,15 +117,7 @@ type Rounds = BTreeMap<&'static str, Vec<Option<Sample>>>;
 /// Runs it all.
 pub(super) fn run(world: &World) -> Result<Report> {
     let upstream = Memory::start(world)?;
-    let mut report = Report {
-        benchmark: "proxy",
-        quick: world.quick,
-        binary_given: world.binary_given,
-        setting: super::setting(world)?,
-        tables: Vec::new(),
-        notes: super::busy().into_iter().collect(),
-        figures: BTreeMap::new(),
-    };
+    let mut report = Report::new("proxy", world)?;
     let mut memory = BTreeMap::new();
     for routes in [Routes::Many, Routes::One] {
         let second_percent = if routes == Routes::Many { 10 } else { 0 };

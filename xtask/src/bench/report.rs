@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use super::goals::{GOALS, Goal, Verdict};
+use super::world::World;
 
 /// The page before any benchmark has run.
 pub(super) const EMPTY_PAGE: &str = "# Benchmarks\n";
@@ -36,6 +38,19 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Nothing yet, of this benchmark in this world.
+    pub(super) fn new(benchmark: &'static str, world: &World) -> Result<Self> {
+        Ok(Self {
+            benchmark,
+            quick: world.quick,
+            binary_given: world.binary_given,
+            setting: super::setting(world)?,
+            tables: Vec::new(),
+            notes: super::busy().into_iter().collect(),
+            figures: BTreeMap::new(),
+        })
+    }
+
     /// Takes a figure, unless there is none.
     pub(super) fn figure(&mut self, name: impl Into<String>, value: Option<f64>) {
         if let Some(value) = value.filter(|value| value.is_finite()) {

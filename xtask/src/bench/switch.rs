@@ -3,7 +3,6 @@
 //!
 //! Open-loop load over keep-alive connections, GET and POST; nothing is retried by the client.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -35,15 +34,7 @@ struct Outcome {
 
 /// Runs every method that is there.
 pub(super) fn run(world: &World) -> Result<Report> {
-    let mut report = Report {
-        benchmark: "switch",
-        quick: world.quick,
-        binary_given: world.binary_given,
-        setting: super::setting(world)?,
-        tables: Vec::new(),
-        notes: super::busy().into_iter().collect(),
-        figures: BTreeMap::new(),
-    };
+    let mut report = Report::new("switch", world)?;
     let mut rows = Vec::new();
     for method in METHODS.iter().filter(|method| method.peer.can(world, method.routes)) {
         let title = format!("{}: {}", method.peer.title(world)?, method.words);

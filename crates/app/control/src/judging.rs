@@ -261,28 +261,8 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use switchback_domain::Finding;
-
     use super::*;
-
-    fn said(outcome: Outcome, rule: &str) -> Verdict {
-        let finding = Finding {
-            rule: rule.to_owned(),
-            outcome,
-            observed: None,
-            limit: 0.0,
-            baseline: None,
-            summary: String::new(),
-        };
-        Verdict {
-            outcome,
-            findings: vec![finding],
-            candidate_requests: 0,
-            candidate_failed: 0,
-            baseline_requests: 0,
-            baseline_failed: 0,
-        }
-    }
+    use crate::testing::said;
 
     /// The outcome, and the rule that is named first.
     fn together(rules: Outcome, test: Outcome, holds: bool) -> (Outcome, String) {

@@ -37,11 +37,8 @@ pub(crate) fn take(state_dir: &Path) -> Result<File, Error> {
     match try_for(PATIENCE, &mut file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Who has it is for people; the lock itself is what counts.
-            let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
-            let directory = state_dir.to_owned();
-            return Err(Error::Locked { pid: pid.trim().to_owned(), directory });
+            let (pid, directory) = (holder(&mut file), state_dir.to_owned());
+            return Err(Error::Locked { pid, directory });
         }
         Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
     }
@@ -66,11 +63,16 @@ fn try_for(patience: Duration, file: &mut File) -> Result<(), TryLockError> {
     }
 }
 
+/// The process that the file names; nothing if it cannot be read. The lock itself is what counts.
+fn holder(file: &mut File) -> String {
+    let mut pid = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
+    pid.trim().to_owned()
+}
+
 /// Whether the process that the lock file names lives; a zombie does not.
 fn is_held_alive(file: &mut File) -> bool {
-    let mut pid = String::new();
-    let read = file.rewind().and_then(|()| file.read_to_string(&mut pid));
-    let stat = read.and_then(|_| std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())));
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", holder(file)));
     let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
     state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }

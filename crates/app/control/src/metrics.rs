@@ -293,11 +293,11 @@ impl Texts<'_> {
 
 #[cfg(test)]
 mod tests {
-    use switchback_domain::Finding;
     use switchback_domain::condition::Condition;
     use switchback_domain::metric::{MetricRule, OnInsufficient};
 
     use super::*;
+    use crate::testing::said;
 
     const ROLLOUT: RolloutId = RolloutId(7);
     const START: Timestamp = Timestamp::from_millis(1_000_000);
@@ -323,25 +323,6 @@ mod tests {
     fn watch(specs: &[MetricSpec]) -> Watch {
         let triggers = Triggers { metrics: specs.to_vec(), ..Triggers::default() };
         Watch::new(ROLLOUT, &triggers, START)
-    }
-
-    fn said(outcome: Outcome) -> Verdict {
-        let finding = Finding {
-            rule: "error_rate".to_owned(),
-            outcome,
-            observed: None,
-            limit: 0.0,
-            baseline: None,
-            summary: String::new(),
-        };
-        Verdict {
-            outcome,
-            findings: vec![finding],
-            candidate_requests: 0,
-            candidate_failed: 0,
-            baseline_requests: 0,
-            baseline_failed: 0,
-        }
     }
 
     fn hear(watch: &mut Watch, name: &str, position: Option<usize>, answer: Answer) {
@@ -370,7 +351,7 @@ mod tests {
             if let Some(answer) = answer.clone() {
                 hear(&mut watch, "a", None, answer);
             }
-            let joined = watch.joined(said(rules), START);
+            let joined = watch.joined(said(rules, "error_rate"), START);
             assert_eq!(joined.outcome, outcome, "{answer:?} {rules:?}");
             assert_eq!(joined.findings[0].rule, first, "{answer:?} {rules:?}");
             assert_eq!(joined.findings.len(), 2);
@@ -381,7 +362,7 @@ mod tests {
     fn a_dry_run_is_told_and_decides_nothing() {
         let mut watch = watch(&[spec("a", true)]);
         hear(&mut watch, "a", None, number(5.0));
-        let joined = watch.joined(said(Outcome::Safe), START);
+        let joined = watch.joined(said(Outcome::Safe, "error_rate"), START);
         assert_eq!((joined.outcome, joined.findings.len()), (Outcome::Safe, 2));
         assert!(joined.cause().is_none() && joined.findings[1].summary.starts_with("dry run"));
         assert_eq!(watch.asks(START), None);
@@ -402,11 +383,14 @@ mod tests {
         watch.enter(3, Some(&thresholds), START);
         hear(&mut watch, "a", None, number(0.5));
         hear(&mut watch, "a", Some(2), number(0.5));
-        assert_eq!(watch.joined(said(Outcome::Safe), START).outcome, Outcome::Undecided);
+        assert_eq!(
+            watch.joined(said(Outcome::Safe, "error_rate"), START).outcome,
+            Outcome::Undecided
+        );
         hear(&mut watch, "a", Some(3), number(0.5));
-        assert_eq!(watch.joined(said(Outcome::Safe), START).outcome, Outcome::Safe);
+        assert_eq!(watch.joined(said(Outcome::Safe, "error_rate"), START).outcome, Outcome::Safe);
         watch.enter(4, None, START);
-        assert_eq!(watch.joined(said(Outcome::Safe), START).findings.len(), 1);
+        assert_eq!(watch.joined(said(Outcome::Safe, "error_rate"), START).findings.len(), 1);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::trigger::{ExactTest, Triggers};
 use switchback_domain::workload::{RouteSpec, RuntimeKind};
 use switchback_domain::{
-    EnvironmentName, InstanceId, ProjectName, Release, ReleaseId, ServiceKey, ServiceName,
-    Timestamp, Version, Workload,
+    EnvironmentName, Finding, InstanceId, Outcome, ProjectName, Release, ReleaseId, ServiceKey,
+    ServiceName, Timestamp, Verdict, Version, Workload,
 };
 use switchback_engine::Revision;
 use switchback_ports::runtime::{Instance, InstanceSpec, ProcessState};
@@ -93,4 +93,24 @@ pub(crate) fn revision(release: &ReleaseId) -> Revision {
     };
     let release = release.clone();
     Revision { number: 1, release, policy, promoted_at: Timestamp::default(), wall_ms: 0 }
+}
+
+/// What a judge says because of one rule.
+pub(crate) fn said(outcome: Outcome, rule: &str) -> Verdict {
+    let finding = Finding {
+        rule: rule.to_owned(),
+        outcome,
+        observed: None,
+        limit: 0.0,
+        baseline: None,
+        summary: String::new(),
+    };
+    Verdict {
+        outcome,
+        findings: vec![finding],
+        candidate_requests: 0,
+        candidate_failed: 0,
+        baseline_requests: 0,
+        baseline_failed: 0,
+    }
 }

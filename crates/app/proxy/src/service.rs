@@ -11,7 +11,7 @@ use http::StatusCode;
 use switchback_domain::route::{Maintenance, Observation, PauseLimits, RouteMode};
 use switchback_domain::{ServiceKey, Weight};
 use switchback_resilience::Admission;
-use switchback_routing::{ArmId, Reason, RequestView, RouteEntry};
+use switchback_routing::{ArmId, Reason, RequestView, RouteEntry, bare_host};
 
 use crate::access_log::Record;
 use crate::clock;
@@ -22,7 +22,6 @@ use crate::hold::hold;
 use crate::mirror;
 use crate::resilience::{Capture, Guard, Pace, guarded};
 use crate::route_counts::Turned;
-use crate::tls::bare_host;
 use crate::worker::Worker;
 
 /// Where a request came in.

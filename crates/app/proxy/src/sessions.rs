@@ -4,10 +4,10 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use switchback_analysis::sticky::places;
+
 /// Bits of a filter: 1 MiB, enough for 800,000 clients at one false "known" in a hundred.
 const BITS: u64 = 1 << 23;
-/// Bits per client: the best number at that load is `ln 2 * bits / clients`.
-const PROBES: u64 = 7;
 
 /// See the module. Takes no room until the first client is asked for.
 #[derive(Debug, Default)]
@@ -28,33 +28,22 @@ impl Sessions {
     }
 }
 
-/// A Bloom filter, as `switchback_analysis::sticky`, of bits that threads can share.
+/// A Bloom filter, as `SeenSessions` of `switchback_analysis::sticky`, of bits that threads can share.
 #[derive(Debug, Default)]
 struct Filter(OnceLock<Box<[AtomicU64]>>);
 
 impl Filter {
-    /// Whether it was not in there. The name's hash has assigned the client, so it is mixed once
-    /// more: what is lost must not depend on the version.
+    /// Whether it was not in there.
     fn insert(&self, session: u64) -> bool {
         let words = self.0.get_or_init(|| (0..BITS / 64).map(|_| AtomicU64::new(0)).collect());
-        let first = mix(session);
-        let step = mix(first) | 1;
         let mut is_new = false;
-        for probe in 0..PROBES {
-            let bit = first.wrapping_add(probe.wrapping_mul(step)) % BITS;
+        for bit in places(session, BITS) {
             let word = usize::try_from(bit / 64).ok().and_then(|at| words.get(at));
             let mask = 1 << (bit % 64);
             is_new |= word.is_some_and(|word| word.fetch_or(mask, Ordering::Relaxed) & mask == 0);
         }
         is_new
     }
-}
-
-/// The finalizer of `SplitMix64` (Steele, Lea and Flood 2014).
-const fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[cfg(test)]

@@ -12,5 +12,4 @@ mod tickets;
 
 pub(crate) use accept::{Misdirected, Session, accept};
 pub(crate) use book::{Book, Listener, Loader, Mode, Upstream};
-pub(crate) use hosts::bare_host;
 pub use tickets::TicketKeys;

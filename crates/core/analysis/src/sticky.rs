@@ -11,6 +11,14 @@ const BITS: u64 = 1 << 17;
 /// Bits per session: the best number at that load is `ln 2 * bits / sessions`.
 const PROBES: u64 = 7;
 
+/// Where a session stands in a Bloom filter of so many bits. Its key has assigned the session, so
+/// it is mixed once more: what is lost must not depend on the version.
+pub fn places(key: u64, bits: u64) -> impl Iterator<Item = u64> {
+    let first = mix(key);
+    let step = mix(first) | 1;
+    (0..PROBES).map(move |probe| first.wrapping_add(probe.wrapping_mul(step)) % bits)
+}
+
 /// Sessions that had their bad event: a Bloom filter of fixed size.
 ///
 /// A session that is taken for seen although it is not only loses evidence: that depends on its
@@ -31,11 +39,8 @@ impl SeenSessions {
     /// Whether this is the session's first bad event: count it if so. `session` is a hash of the
     /// session's key.
     pub fn is_first(&mut self, session: u64) -> bool {
-        let first = mix(session ^ self.salt);
-        let step = mix(first) | 1;
         let mut is_new = false;
-        for probe in 0..PROBES {
-            let bit = first.wrapping_add(probe.wrapping_mul(step)) % BITS;
+        for bit in places(session ^ self.salt, BITS) {
             let Some(word) = usize::try_from(bit / 64).ok().and_then(|at| self.words.get_mut(at))
             else {
                 continue;

@@ -9,6 +9,7 @@ mod check;
 mod cohort;
 mod condition;
 pub mod entry;
+mod host;
 mod index;
 pub mod pattern;
 pub mod request;
@@ -18,6 +19,7 @@ pub mod table;
 
 pub use check::{Claim, Invalid, places, tls_conflict};
 pub use entry::{Assignment, Reason, RouteEntry};
+pub use host::bare_host;
 pub use pattern::{Pattern, PatternError};
 pub use request::{Headers, RequestView};
 pub use router::Router;

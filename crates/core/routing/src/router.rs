@@ -1,6 +1,5 @@
 //! A table compiled for lookups.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use switchback_domain::{ReleaseId, ServiceKey, Weight};
 use crate::check::{Versions, places, unknown_arm};
 use crate::cohort::Cohorts;
 use crate::entry::{ByName, Shares, Steering};
+use crate::host::bare_host;
 use crate::index::Hosts;
 use crate::pattern::PatternError;
 use crate::selection::Selection;
@@ -62,7 +62,7 @@ impl Router {
     /// The route of a request.
     pub fn find_for(&self, request: &RequestView<'_>) -> Option<&RouteEntry> {
         let at = self.listeners.binary_search_by_key(&request.listen, |(at, _)| *at).ok()?;
-        let entry = self.listeners[at].1.find(&plain_host(request.host), request)?;
+        let entry = self.listeners[at].1.find(&bare_host(request.host), request)?;
         self.entries.get(entry).map(Arc::as_ref)
     }
 
@@ -294,17 +294,4 @@ impl<'t> Compiler<'t> {
             })
             .collect()
     }
-}
-
-/// A host as in the `Host` header without port and closing dot, in lower case.
-fn plain_host(host: &str) -> Cow<'_, str> {
-    let name = match host.find(']') {
-        Some(end) if host.starts_with('[') => &host[..=end],
-        Some(_) | None => host.split_once(':').map_or(host, |(name, _)| name),
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Cow::Owned(name.to_ascii_lowercase());
-    }
-    Cow::Borrowed(name)
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use rustls::server::Acceptor;
+use switchback_routing::bare_host;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::book::{Listener, Site};
-use super::{bare_host, der};
+use super::der;
 use crate::limits::TLS_HANDSHAKE_MAX;
 
 /// What is known of an encrypted connection.

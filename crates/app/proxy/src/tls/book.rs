@@ -19,9 +19,9 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig};
 use switchback_domain::tls::{TlsSpec, UpstreamProtocol, UpstreamSpec};
-use switchback_routing::{Route, Table, places};
+use switchback_routing::{Route, Table, bare_host, places};
 
-use super::hosts::{Hosts, bare_host};
+use super::hosts::Hosts;
 use super::material::{self, Shown, Unusable, seconds};
 use super::tickets::Tickets;
 use crate::limits::CERTIFICATE_WARNING;

@@ -1,6 +1,5 @@
 //! Something per host name: an exact name, then `*.NAME` for one label more, then any. Pure.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// See the module. Names are in lower case.
@@ -45,19 +44,6 @@ impl<T> Hosts<T> {
     }
 }
 
-/// A host as in the `Host` header without port and closing dot, in lower case.
-pub(crate) fn bare_host(host: &str) -> Cow<'_, str> {
-    let name = match host.find(']') {
-        Some(end) if host.starts_with('[') => &host[..=end],
-        Some(_) | None => host.split_once(':').map_or(host, |(name, _)| name),
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Cow::Owned(name.to_ascii_lowercase());
-    }
-    Cow::Borrowed(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,13 +58,5 @@ mod tests {
         assert_eq!(found, [Some(&1), Some(&2), None, None, None], "a wildcard is one label");
         assert_eq!(hosts.any(), Some(&3));
         assert_eq!(hosts.exactly("*.test"), Some(&2));
-    }
-
-    #[test]
-    fn a_host_is_bare_without_port_dot_and_case() {
-        let cases = [("A.Test:443", "a.test"), ("a.test.", "a.test"), ("[::1]:8443", "[::1]")];
-        for (given, bare) in cases {
-            assert_eq!(bare_host(given), bare);
-        }
     }
 }

@@ -2,16 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Response;
 use switchback_dataplane::{Error, Options, ProxyDataPlane};
 use switchback_ports::DataPlane;
 use switchback_ports::data_plane::Error as PortError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 
 use super::support::*;
 
@@ -182,16 +179,8 @@ async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
     let directory = tempfile::tempdir().unwrap();
     let (plane, listen) = (plane(directory.path()), free_address());
     plane.ensure_started().await.unwrap();
-    let gate = Arc::new(Semaphore::new(0));
-    let held = Arc::clone(&gate);
-    let address = instance(move |_| {
-        let held = Arc::clone(&held);
-        async move {
-            held.acquire().await.unwrap().forget();
-            Response::new(full("done"))
-        }
-    });
-    plane.publish(&single(1, listen, "v1", &[address.await])).await.unwrap();
+    let (address, gate) = gated("done").await;
+    plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
     let long = tokio::spawn(async move { client(listen).await.send_request(get("/")).await });
     let in_flight = async || plane.report().await.unwrap().arms[0].in_flight;
     eventually("it is on its way", async || in_flight().await == 1).await;

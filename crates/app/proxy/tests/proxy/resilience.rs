@@ -153,18 +153,10 @@ async fn a_breaker_opens_counts_what_it_turns_away_and_closes_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bulkhead_lets_so_many_in_and_so_many_wait() {
     let (proxy, listen) = (Running::start().await, free_address());
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let address = instance(move |_| {
-        let opened = Arc::clone(&opened);
-        async move {
-            opened.acquire().await.unwrap().forget();
-            Response::new(full("done"))
-        }
-    });
+    let (address, gate) = gated("done").await;
     let bulkhead = Bulkhead { requests: 2, pending: 1, pending_timeout: PATIENCE };
     let resilience = Resilience { bulkhead: Some(bulkhead), ..Resilience::default() };
-    let table = with(single(1, listen, "v1", &[address.await]), resilience);
+    let table = with(single(1, listen, "v1", &[address]), resilience);
     proxy.plane.publish(&table).await.unwrap();
     let inside = [tokio::spawn(ask(listen, get("/1"))), tokio::spawn(ask(listen, get("/2")))];
     eventually("two are in", async || proxy.in_flight("v1").await == 2).await;
@@ -393,18 +385,10 @@ async fn a_version_that_is_asked_for_by_name_is_not_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn above_the_adaptive_limit_requests_are_refused() {
     let (proxy, listen) = (Running::start().await, free_address());
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let address = instance(move |_| {
-        let opened = Arc::clone(&opened);
-        async move {
-            opened.acquire().await.unwrap().forget();
-            Response::new(full("done"))
-        }
-    });
+    let (address, gate) = gated("done").await;
     let adaptive = Some(AdaptivePolicy { initial: 1, min: 1, max: 1 });
     let resilience = Resilience { adaptive, ..Resilience::default() };
-    let table = single(1, listen, "v1", &[address.await]);
+    let table = single(1, listen, "v1", &[address]);
     proxy.plane.publish(&with(table, resilience)).await.unwrap();
     let inside = tokio::spawn(ask(listen, get("/")));
     eventually("it is in", async || proxy.in_flight("v1").await == 1).await;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use switchback_ports::data_plane::conformance::{sample_arm, sample_route};
 use switchback_routing::{Arm, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 /// Longest any test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -265,4 +267,18 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let reading = stream.read_to_end(&mut answer);
     tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap();
     String::from_utf8(answer).unwrap()
+}
+
+/// An instance that answers this when it is let, and one permit to every answer.
+pub(crate) async fn gated(answer: &'static str) -> (SocketAddr, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let address = instance(move |_| {
+        let held = Arc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            Response::new(full(answer))
+        }
+    });
+    (address.await, gate)
 }

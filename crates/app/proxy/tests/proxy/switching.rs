@@ -9,7 +9,6 @@ use switchback_domain::{Split, Weight};
 use switchback_ports::DataPlane;
 use switchback_ports::data_plane::Error;
 use switchback_ports::data_plane::conformance::{Addresses, conforms};
-use tokio::sync::Semaphore;
 
 use super::support::*;
 
@@ -152,16 +151,8 @@ async fn after_the_acknowledgement_nothing_starts_on_what_was_left_out() {
 #[tokio::test]
 async fn a_long_request_holds_its_version_and_instance_until_it_ends() {
     let (proxy, listen) = (Running::start().await, free_address());
-    let gate = Arc::new(Semaphore::new(0));
-    let held = Arc::clone(&gate);
-    let slow = instance(move |_| {
-        let held = Arc::clone(&held);
-        async move {
-            held.acquire().await.unwrap().forget();
-            Response::new(full("v1"))
-        }
-    });
-    let (slow, other) = (slow.await, version("v2").await);
+    let (slow, gate) = gated("v1").await;
+    let other = version("v2").await;
     proxy.plane.publish(&single(1, listen, "v1", &[slow])).await.unwrap();
     let long = tokio::spawn(ask(listen, get("/")));
     eventually("it is on its way", async || proxy.in_flight("v1").await == 1).await;

@@ -13,7 +13,7 @@ use switchback_routing::{Candidate, Table};
 
 use super::lifecycle;
 use super::support::*;
-use super::upgrade::{gated, old_one_is_gone};
+use super::upgrade::old_one_is_gone;
 
 /// `v1` serves, `v2` is on trial with this share.
 fn on_trial(counter: u64, listen: std::net::SocketAddr, arms: &[Arm], percent: u16) -> Table {
@@ -177,7 +177,7 @@ async fn batches_of_a_trial_are_each_told_once_across_upgrades() {
     let directory = tempfile::tempdir().unwrap();
     let (plane, listen) = (lifecycle::plane(directory.path()), free_address());
     plane.ensure_started().await.unwrap();
-    let (slow, gate) = gated().await;
+    let (slow, gate) = gated("done").await;
     let arms = [arm("v1", &[version("v1").await]), arm("v2", &[slow])];
     plane.publish(&on_trial(1, listen, &arms, 50)).await.unwrap();
     let asking = move || async move { ask(listen, get("/")).await.0 };

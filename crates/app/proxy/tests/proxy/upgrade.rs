@@ -5,34 +5,18 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use hyper::Response;
 use hyper::client::conn::http1::SendRequest;
 use switchback_dataplane::{Error, Options, ProxyDataPlane};
 use switchback_domain::{ArmStats, Split};
 use switchback_ports::DataPlane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
-use tokio::sync::Semaphore;
 
 use super::lifecycle::{host, kill, kill_nine, plane};
 use super::support::*;
 
 fn is_own() -> bool {
     super::CODEC_NAME == "own"
-}
-
-/// An instance that answers when it is let, and one permit to every answer.
-pub(crate) async fn gated() -> (std::net::SocketAddr, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let held = Arc::clone(&gate);
-    let address = instance(move |_| {
-        let held = Arc::clone(&held);
-        async move {
-            held.acquire().await.unwrap().forget();
-            Response::new(full("done"))
-        }
-    });
-    (address.await, gate)
 }
 
 /// An instance that echoes after a 101.
@@ -147,7 +131,7 @@ async fn what_is_in_flight_ends_in_the_old_process_and_counts_in_the_new_one() {
     let directory = tempfile::tempdir().unwrap();
     let (plane, listen) = (plane(directory.path()), free_address());
     plane.ensure_started().await.unwrap();
-    let (address, gate) = gated().await;
+    let (address, gate) = gated("done").await;
     plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
     let mut client = client(listen).await;
     let long = client.send_request(get("/"));
@@ -312,7 +296,7 @@ async fn an_old_process_that_is_killed_has_its_requests_counted_as_cut() {
     let directory = tempfile::tempdir().unwrap();
     let (plane, listen) = (plane(directory.path()), free_address());
     let first = plane.ensure_started().await.unwrap();
-    let (address, _gate) = gated().await;
+    let (address, _gate) = gated("done").await;
     plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
     let long = tokio::spawn(async move { client(listen).await.send_request(get("/")).await });
     eventually("it is on its way", async || stats(&plane).await.1 == 1).await;
@@ -332,7 +316,7 @@ async fn when_the_new_process_dies_the_old_one_finishes_under_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let (plane, listen) = (plane(directory.path()), free_address());
     plane.ensure_started().await.unwrap();
-    let (address, gate) = gated().await;
+    let (address, gate) = gated("done").await;
     plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
     let mut client = client(listen).await;
     let long = tokio::spawn(client.send_request(get("/")));
@@ -360,7 +344,7 @@ async fn a_stop_waits_for_the_old_process_too() {
     let directory = tempfile::tempdir().unwrap();
     let (plane, listen) = (plane(directory.path()), free_address());
     plane.ensure_started().await.unwrap();
-    let (address, gate) = gated().await;
+    let (address, gate) = gated("done").await;
     plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
     let long = tokio::spawn(async move { client(listen).await.send_request(get("/")).await });
     eventually("it is on its way", async || stats(&plane).await.1 == 1).await;
