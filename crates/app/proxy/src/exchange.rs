@@ -19,7 +19,9 @@ use crate::balance::{Deed, draw};
 use crate::clock;
 use crate::compiled::{Arm, Visit};
 use crate::counters::{Outcome, Ticket};
-use crate::limits::{CONNECT_MAX, INSTANCES_TRIED_MAX, RETRIES_MAX};
+use crate::limits::{
+    CONNECT_ALONE, CONNECT_LAST_MAX, CONNECT_MAX, INSTANCES_TRIED_MAX, RETRIES_MAX,
+};
 use crate::pool::{Link, NoLink, Pool, connect};
 use crate::resilience::Guard;
 use crate::route_counts::Turned;
@@ -314,19 +316,45 @@ impl Course<'_> {
         visit: &Visit,
         repeatable: bool,
     ) -> Result<(E::Link, bool), NoLink> {
-        let pool = E::pool(self.worker);
         if !self.fresh
-            && let Some(link) = pool.take(visit.endpoint.id, repeatable)
+            && let Some(link) = E::pool(self.worker).take(visit.endpoint.id, repeatable)
         {
             return Ok((link, true));
         }
-        let (own, began) =
-            (self.guard.and_then(|guard| guard.policy.timeouts.connect), Instant::now());
-        let stream = connect(visit.endpoint.address, own.unwrap_or(CONNECT_MAX)).await?;
-        let arm = self.ticket.arm();
+        // In a box of its own: all other requests shall not pay for its room.
+        Box::pin(self.link_or_freed::<E>(visit, repeatable)).await
+    }
+
+    /// A new connection, or one that comes free before it is there: an instance whose accept queue
+    /// is full does not answer the connection's first packet, which is repeated after a second.
+    async fn link_or_freed<E: Exchange>(
+        &self,
+        visit: &Visit,
+        repeatable: bool,
+    ) -> Result<(E::Link, bool), NoLink> {
+        if self.fresh {
+            return self.new_link::<E>(visit).await;
+        }
+        let freed = async {
+            tokio::time::sleep(CONNECT_ALONE).await;
+            E::pool(self.worker).freed(visit.endpoint.id, repeatable).await
+        };
+        tokio::select! {
+            biased;
+            made = self.new_link::<E>(visit) => made,
+            link = freed => Ok((link, true)),
+        }
+    }
+
+    async fn new_link<E: Exchange>(&self, visit: &Visit) -> Result<(E::Link, bool), NoLink> {
+        let (arm, began) = (self.ticket.arm(), Instant::now());
+        let is_last = self.tried.len() + 1 >= arm.endpoints.len();
+        let own = self.guard.and_then(|guard| guard.policy.timeouts.connect);
+        let limit = own.unwrap_or(if is_last { CONNECT_LAST_MAX } else { CONNECT_MAX });
+        let stream = connect(visit.endpoint.address, limit).await?;
         let link = E::open(self.worker, stream, arm).await.ok_or(NoLink::Refused)?;
         if let Some(shared) = link.shared() {
-            pool.put(visit.endpoint.id, shared, None);
+            E::pool(self.worker).put(visit.endpoint.id, shared, None);
         }
         visit.endpoint.took_connection();
         self.ticket.connected(began.elapsed());

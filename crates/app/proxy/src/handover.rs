@@ -7,6 +7,7 @@
 //!                             accepts nothing more, freezes its counts
 //!       ◄─ Commit             what it and those before it have counted
 //!       Serving     ─►        opens the listeners, takes the sockets' names; the old one lets go
+//!       ◄─ Links              what rests of its connections to instances, if it takes them
 //!       ◄─ Connections        each connection between two requests, with what it has not read
 //!       ◄─ Counted            what the old one still counts, gathers and has on its way
 //!       Follow      ─►        the next table: the old one follows it, for its last requests too
@@ -30,14 +31,14 @@ mod wire;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use switchback_domain::Generation;
+use switchback_domain::{Generation, InstanceId};
 use switchback_ports::data_plane::{ArmReport, Batches, ListenerReport, Report};
-use switchback_routing::Table;
+use switchback_routing::{ArmId, Table};
 
 pub(crate) use doors::{Doors, Until, remove};
 pub(crate) use elders::{Elders, Legacy};
 pub(crate) use give::serve;
-pub(crate) use retire::retire;
+pub(crate) use retire::{LeavingLink, retire};
 pub(crate) use take::{Estate, take};
 
 use crate::batches::Gathered;
@@ -51,7 +52,13 @@ const PROTOCOL: u32 = 1;
 #[derive(Debug, Serialize, Deserialize)]
 enum First {
     /// A new process wants to take over.
-    Hello { protocol: u32, version: String },
+    Hello {
+        protocol: u32,
+        version: String,
+        /// It understands [`FromOld::Links`].
+        #[serde(default)]
+        takes_links: bool,
+    },
     /// A process that was replaced has lost its successor.
     Elder { protocol: u32, past: Box<Past> },
 }
@@ -72,6 +79,8 @@ enum FromOld {
         #[serde(default)]
         gathered: Gathered,
     },
+    /// With as many connections to instances.
+    Links { to: Vec<Bound> },
     /// With as many connections.
     Connections { from: Vec<Place> },
     /// What has changed since it was told last: whole entries, sums of their own.
@@ -145,4 +154,15 @@ pub(crate) struct Past {
 pub(crate) struct Place {
     pub(crate) listen: SocketAddr,
     pub(crate) client: SocketAddr,
+}
+
+/// Where a connection to an instance leads, and how long it has rested.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Bound {
+    pub(crate) arm: ArmId,
+    pub(crate) instance: InstanceId,
+    pub(crate) address: SocketAddr,
+    pub(crate) rested_ms: u64,
+    /// How long it may.
+    pub(crate) rest_max_ms: u64,
 }

@@ -44,6 +44,12 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Opening a connection to an instance on the same machine or network takes far less.
 pub const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// The same where no other instance is left to be asked: a connection's first packet that an
+/// instance with a full accept queue dropped is sent again after one second.
+pub const CONNECT_LAST_MAX: Duration = Duration::from_secs(3);
+/// How long a new connection is waited for before one that comes free meanwhile is taken instead:
+/// nearly all are there sooner, and one that was begun in vain costs both sides.
+pub const CONNECT_ALONE: Duration = Duration::from_millis(5);
 /// Repetitions of a request that was (or may have been) handed to a connection: the first stale
 /// connection is bad luck, the second one bad timing.
 pub const RETRIES_MAX: usize = 2;

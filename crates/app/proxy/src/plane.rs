@@ -25,7 +25,7 @@
 
 mod succession;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -62,6 +62,8 @@ pub(crate) struct Plane {
     pub(crate) acceptor: Acceptor,
     /// The processes this one has replaced, as long as they are there.
     pub(crate) elders: Elders,
+    /// Connections to instances that came from those.
+    links_taken_in: Cell<usize>,
     store: Store,
     certificates: Loader,
     state: RefCell<State>,
@@ -136,6 +138,7 @@ impl Plane {
             workers,
             acceptor,
             elders: Elders::default(),
+            links_taken_in: Cell::default(),
             store,
             certificates: Loader::new(),
             state: RefCell::new(state),

@@ -2,15 +2,18 @@
 //!
 //! A resting connection is used again only if it is young enough and neither the event loop nor,
 //! where it matters, the kernel has anything to say about it. What still slips through, because
-//! the instance closes in the very moment of sending, is the exchange's to repeat.
+//! the instance closes in the very moment of sending, is the exchange's to repeat. Who waits for a
+//! new connection hears of each that comes to rest meanwhile, and may take it instead.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::limits::{
     UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MAX_UNREPEATABLE,
@@ -37,10 +40,10 @@ pub(crate) trait Link: std::fmt::Debug {
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
-struct Resting<L> {
-    link: L,
-    since: Instant,
-    rest_max: Duration,
+pub(crate) struct Resting<L> {
+    pub(crate) link: L,
+    pub(crate) since: Instant,
+    pub(crate) rest_max: Duration,
 }
 
 /// Why there is no connection.
@@ -89,11 +92,13 @@ impl Hasher for NumberHasher {
 #[derive(Debug)]
 pub(crate) struct Pool<L> {
     resting: RefCell<HashMap<u64, Vec<Resting<L>>, ByNumber>>,
+    /// Where requests wait that have no connection; see [`Pool::freed`].
+    awaited: RefCell<HashMap<u64, Rc<Notify>, ByNumber>>,
 }
 
 impl<L> Default for Pool<L> {
     fn default() -> Self {
-        Self { resting: RefCell::default() }
+        Self { resting: RefCell::default(), awaited: RefCell::default() }
     }
 }
 
@@ -130,11 +135,43 @@ impl<L: Link> Pool<L> {
         // A server that announces n seconds may count from before we do.
         let announced = announced.map(|limit| limit.saturating_sub(Duration::from_secs(1)));
         let rest_max = announced.unwrap_or(UPSTREAM_IDLE_MAX).min(UPSTREAM_IDLE_MAX);
+        self.keep(endpoint, Resting { link, since: Instant::now(), rest_max });
+    }
+
+    /// Keeps a connection that may have rested elsewhere, in its place among the others.
+    pub(crate) fn keep(&self, endpoint: u64, resting: Resting<L>) {
         let mut pool = self.resting.borrow_mut();
         let stack = pool.entry(endpoint).or_default();
-        if stack.len() < UPSTREAM_IDLE_COUNT_MAX {
-            stack.push(Resting { link, since: Instant::now(), rest_max });
+        if stack.len() >= UPSTREAM_IDLE_COUNT_MAX {
+            return;
         }
+        let newer = stack.iter().rev().take_while(|other| other.since > resting.since).count();
+        stack.insert(stack.len() - newer, resting);
+        drop(pool);
+        let awaited = self.awaited.borrow();
+        if !awaited.is_empty()
+            && let Some(bell) = awaited.get(&endpoint)
+        {
+            bell.notify_one();
+        }
+    }
+
+    /// The next connection to an instance that comes to rest and can be expected to work.
+    pub(crate) async fn freed(&self, endpoint: u64, repeatable: bool) -> L {
+        let bell = self.awaited.borrow_mut().entry(endpoint).or_default().clone();
+        let waiting = Waiting { pool: self, endpoint, bell };
+        loop {
+            let told = waiting.bell.notified();
+            if let Some(link) = self.take(endpoint, repeatable) {
+                return link;
+            }
+            told.await;
+        }
+    }
+
+    /// Takes all out that belong to an instance.
+    pub(crate) fn remove(&self, endpoint: u64) -> Vec<Resting<L>> {
+        self.resting.borrow_mut().remove(&endpoint).unwrap_or_default()
     }
 
     /// Drops what is too old, closed, or belongs to an instance that `keep` does not want.
@@ -145,6 +182,22 @@ impl<L: Link> Pool<L> {
             });
             !stack.is_empty() && keep(*endpoint)
         });
+    }
+}
+
+/// A request that waits for a connection to come free.
+struct Waiting<'p, L> {
+    pool: &'p Pool<L>,
+    endpoint: u64,
+    bell: Rc<Notify>,
+}
+
+impl<L> Drop for Waiting<'_, L> {
+    fn drop(&mut self) {
+        // The pool's and this one: nobody else waits.
+        if Rc::strong_count(&self.bell) <= 2 {
+            self.pool.awaited.borrow_mut().remove(&self.endpoint);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
+use switchback_routing::ArmId;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
@@ -16,10 +17,12 @@ use crate::access_log::Buffer;
 use crate::codec::own::{Leaving, Roster, Scratches};
 use crate::codec::{self, Codec};
 use crate::cohorts::{Cohorts, Collected};
-use crate::compiled::Compiled;
+use crate::compiled::{Compiled, Endpoint};
 use crate::counters;
+use crate::handover::{Bound, LeavingLink};
+use crate::limits::UPSTREAM_IDLE_MAX;
 use crate::mirror::Mirrors;
-use crate::pool::Pool;
+use crate::pool::{Link as _, Pool, Resting};
 use crate::service::Entry;
 use crate::shared::{Open, Shared};
 
@@ -37,8 +40,11 @@ pub(crate) enum Command {
     /// Hand over what is complete of the requests of rollouts.
     Collect(oneshot::Sender<Collected>),
     /// Another process takes over: every connection that can goes there, between two requests;
-    /// the next answer on every other one is its last.
-    Leave(mpsc::UnboundedSender<Leaving>),
+    /// the next answer on every other one is its last. What rests of the connections to instances
+    /// goes there before.
+    Leave(mpsc::UnboundedSender<Leaving>, mpsc::UnboundedSender<LeavingLink>),
+    /// One from another process.
+    Link(LeavingLink),
     /// There is no other process any more: the next answer on every connection is its last.
     Stay,
     /// End when every connection has, or this grace is over.
@@ -65,6 +71,8 @@ pub(crate) struct Worker {
     /// Told of every table, and of the end.
     pub(crate) changed: Notify,
     leaving: Cell<bool>,
+    /// Where connections to instances go once there is another process.
+    links_out: RefCell<Option<mpsc::UnboundedSender<LeavingLink>>>,
     table: RefCell<Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>>,
 }
 
@@ -92,6 +100,7 @@ impl Worker {
             stop,
             changed: Notify::new(),
             leaving: Cell::new(false),
+            links_out: RefCell::default(),
             table,
         })
     }
@@ -110,6 +119,64 @@ impl Worker {
     /// Whether the newest table names this instance.
     pub(crate) fn serves(&self, endpoint: u64) -> bool {
         self.with_table(|table| table.has_endpoint(endpoint))
+    }
+
+    /// Keeps a connection to an instance for the next request, wherever that will be served.
+    /// `announced` is the server's own limit for it.
+    pub(crate) fn keep(
+        &self,
+        arm: &ArmId,
+        endpoint: &Endpoint,
+        link: codec::own::Link,
+        announced: Option<Duration>,
+    ) {
+        self.own_pool.put(endpoint.id, link, announced);
+        if self.leaving.get() {
+            self.hand_out(arm, endpoint);
+        }
+    }
+
+    fn hand_links_out(&self) {
+        self.with_table(|table| {
+            for arm in &table.arms {
+                arm.endpoints.iter().for_each(|endpoint| self.hand_out(&arm.id, endpoint));
+            }
+        });
+    }
+
+    fn hand_out(&self, arm: &ArmId, endpoint: &Endpoint) {
+        let links_out = self.links_out.borrow();
+        let Some(links_out) = &*links_out else { return };
+        for resting in self.own_pool.remove(endpoint.id) {
+            let Ok(stream) = resting.link.into_std() else { continue };
+            let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let to = Bound {
+                arm: arm.clone(),
+                instance: endpoint.instance.clone(),
+                address: endpoint.address,
+                rested_ms: millis(resting.since.elapsed()),
+                rest_max_ms: millis(resting.rest_max),
+            };
+            // Whoever takes them out ends after the last worker.
+            let _ = links_out.send(LeavingLink { stream, to });
+        }
+    }
+
+    fn take_link_in(&self, LeavingLink { stream, to }: LeavingLink) {
+        let endpoint = self.with_table(|table| {
+            let arm = table.arm(&to.arm).filter(|arm| arm.upstream.is_default())?;
+            let is_it =
+                |one: &&Arc<Endpoint>| one.instance == to.instance && one.address == to.address;
+            arm.endpoints.iter().find(is_it).map(|endpoint| endpoint.id)
+        });
+        // The table may have let go of the instance, and the instance of the connection.
+        let (Some(endpoint), Ok(stream)) = (endpoint, TcpStream::from_std(stream)) else { return };
+        let link = codec::own::Link::taken_over(stream);
+        let since = Instant::now().checked_sub(Duration::from_millis(to.rested_ms));
+        if let Some(since) = since.filter(|_| link.is_quiet()) {
+            let rest_max = Duration::from_millis(to.rest_max_ms).min(UPSTREAM_IDLE_MAX);
+            self.own_pool.keep(endpoint, Resting { link, since, rest_max });
+        }
     }
 
     fn sweep(&self) {
@@ -175,11 +242,15 @@ async fn work(worker: Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Command>) {
                     // Whoever asked has ended: so will this worker.
                     let _ = answer.send(worker.cohorts.collect(Instant::now()));
                 }
-                Some(Command::Leave(outbox)) => {
+                Some(Command::Link(link)) => worker.take_link_in(link),
+                Some(Command::Leave(outbox, links)) => {
                     worker.leaving.set(true);
+                    *worker.links_out.borrow_mut() = Some(links);
+                    worker.hand_links_out();
                     worker.roster.set_outbox(Some(outbox));
                 }
                 Some(Command::Stay) => {
+                    *worker.links_out.borrow_mut() = None;
                     worker.roster.stop();
                     worker.roster.set_outbox(None);
                 }

@@ -377,6 +377,10 @@ pub(super) async fn attend(plane: Rc<Plane>, id: String, mut reader: Reader) {
 
 async fn listen(plane: &Plane, id: &str, reader: &mut Reader) {
     while let Ok((word, descriptors)) = reader.receive().await {
+        if let FromOld::Links { to } = word {
+            plane.take_links_in(to, descriptors);
+            continue;
+        }
         if let FromOld::Connections { from } = word {
             plane.elders.took_over(id, descriptors.len());
             plane.take_in(from, descriptors);
@@ -403,6 +407,7 @@ async fn listen(plane: &Plane, id: &str, reader: &mut Reader) {
             FromOld::Refused { .. }
             | FromOld::Offer(_)
             | FromOld::Listeners
+            | FromOld::Links { .. }
             | FromOld::Connections { .. }
             | FromOld::Commit { .. } => return,
         }

@@ -61,8 +61,9 @@ async fn greet(giver: Rc<Giver>, stream: UnixStream) {
     let (mut reader, writer) = ends(stream);
     let Ok(first) = step(reader.receive()).await else { return };
     match first.0 {
-        First::Hello { protocol, version } => {
-            let refused = match giver.hand_over(protocol, pid, reader, &writer).await {
+        First::Hello { protocol, version, takes_links } => {
+            let refused = match giver.hand_over((protocol, takes_links), pid, reader, &writer).await
+            {
                 Ok(()) => return,
                 Err(reason) => reason,
             };
@@ -92,7 +93,7 @@ impl Giver {
     /// Hands over, or goes on as if nobody had asked. The error is a sentence for people.
     async fn hand_over(
         &self,
-        protocol: u32,
+        (protocol, takes_links): (u32, bool),
         pid: Option<i32>,
         mut reader: Reader,
         writer: &Writer,
@@ -130,7 +131,7 @@ impl Giver {
         self.plane.retired();
         drop(self.lock.borrow_mut().take());
         if let Some(handed) = self.handed.borrow_mut().take() {
-            let _ = handed.send(Successor { reader, writer: writer.clone() });
+            let _ = handed.send(Successor { reader, writer: writer.clone(), takes_links });
         }
         Ok(())
     }

@@ -15,18 +15,27 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::give::step;
 use super::wire::{DESCRIPTORS_MAX, Reader, Writer, ends};
-use super::{First, FromNew, FromOld, PROTOCOL, Past, Place, doors};
+use super::{Bound, First, FromNew, FromOld, PROTOCOL, Past, Place, doors};
 use crate::codec::own::Leaving;
 use crate::limits::{RETIRING_COUNT_INTERVAL, RETIRING_LOST_MAX, RETIRING_MAX};
 use crate::log;
 use crate::plane::Plane;
 use crate::worker::{Command, Handle};
 
+/// A connection to an instance on its way to the process that serves now.
+#[derive(Debug)]
+pub(crate) struct LeavingLink {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) to: Bound,
+}
+
 /// The connection to the process that serves now.
 #[derive(Debug)]
 pub(crate) struct Successor {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
+    /// It has a use for connections to instances.
+    pub(super) takes_links: bool,
 }
 
 /// Finishes everything, and tells so by `stop`; returns when nothing is left. `grace` is what there
@@ -40,9 +49,10 @@ pub(crate) async fn retire(
     stop: watch::Sender<bool>,
 ) {
     let (out, outbox) = mpsc::unbounded_channel();
+    let (links_out, links) = mpsc::unbounded_channel();
     let _ = stop.send(true);
     for worker in workers {
-        let _ = worker.commands.send(Command::Leave(out.clone()));
+        let _ = worker.commands.send(Command::Leave(out.clone(), links_out.clone()));
     }
     let mut ticks = interval(RETIRING_COUNT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -50,6 +60,7 @@ pub(crate) async fn retire(
         plane,
         workers,
         outbox,
+        links,
         waiting: Vec::new(),
         told: BTreeMap::new(),
         told_sums: Default::default(),
@@ -72,6 +83,8 @@ struct Retiring<'p> {
     plane: &'p Plane,
     workers: &'p [Handle],
     outbox: mpsc::UnboundedReceiver<Leaving>,
+    /// To instances: a worker sends what rests of them before it sends connections of clients.
+    links: mpsc::UnboundedReceiver<LeavingLink>,
     /// Taken out of the outbox, and not there for sure.
     waiting: Vec<Leaving>,
     /// What the successor was told last.
@@ -89,13 +102,18 @@ struct Retiring<'p> {
 impl Retiring<'_> {
     /// Speaks with the successor to the end; an error when it has gone away before.
     async fn speak(&mut self, mut successor: Successor) -> io::Result<()> {
-        let Successor { reader, writer } = &mut successor;
+        let Successor { reader, writer, takes_links } = &mut successor;
         let mut said_so = false;
         self.hand_out(writer).await?;
         loop {
             tokio::select! {
+                Some(link) = self.links.recv() => {
+                    self.hand_links_out(writer, *takes_links, vec![link]).await?;
+                }
                 Some(leaving) = self.outbox.recv() => {
                     self.waiting.push(leaving);
+                    // Whoever takes the connection has a use for them at once.
+                    self.hand_links_out(writer, *takes_links, Vec::new()).await?;
                     self.hand_out(writer).await?;
                 }
                 said = reader.receive() => match said?.0 {
@@ -117,6 +135,32 @@ impl Retiring<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Sends these connections to instances, and those that wait.
+    async fn hand_links_out(
+        &mut self,
+        writer: &Writer,
+        takes_links: bool,
+        mut some: Vec<LeavingLink>,
+    ) -> io::Result<()> {
+        loop {
+            while some.len() < DESCRIPTORS_MAX
+                && let Ok(more) = self.links.try_recv()
+            {
+                some.push(more);
+            }
+            if some.is_empty() {
+                return Ok(());
+            }
+            // Whoever does not know them opens its own.
+            if takes_links {
+                let to = some.iter().map(|link| link.to.clone()).collect();
+                let descriptors: Vec<_> = some.iter().map(|link| link.stream.as_fd()).collect();
+                writer.send(&FromOld::Links { to }, &descriptors).await?;
+            }
+            some.clear();
         }
     }
 
@@ -233,7 +277,8 @@ impl Retiring<'_> {
         step(writer.send(&First::Elder { protocol: PROTOCOL, past }, &[])).await?;
         // One that is being replaced itself hangs up: nothing must be on its way to it.
         match step(reader.receive()).await?.0 {
-            FromNew::Welcome => Ok(Successor { reader, writer }),
+            // It has connections to the instances by now.
+            FromNew::Welcome => Ok(Successor { reader, writer, takes_links: false }),
             FromNew::Ready
             | FromNew::Refused { .. }
             | FromNew::Serving

@@ -39,7 +39,8 @@ pub(crate) async fn take(
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let lost = |error: io::Error| format!("the process that runs went away: {error}");
     let (mut reader, writer) = ends(stream);
-    let hello = First::Hello { protocol: PROTOCOL, version: plane.version().to_owned() };
+    let (protocol, version) = (PROTOCOL, plane.version().to_owned());
+    let hello = First::Hello { protocol, version, takes_links: true };
     step(writer.send(&hello, &[])).await.map_err(lost)?;
     let (offer, lock) = offer(&mut reader).await?;
     let listeners = listeners(&mut reader, &offer).await.map_err(lost)?;
@@ -116,6 +117,7 @@ fn unexpected(word: &FromOld) -> String {
         FromOld::Offer(_) => "Offer",
         FromOld::Listeners => "Listeners",
         FromOld::Commit { .. } => "Commit",
+        FromOld::Links { .. } => "Links",
         FromOld::Connections { .. } => "Connections",
         FromOld::Counted { .. } => "Counted",
         FromOld::Followed { .. } => "Followed",

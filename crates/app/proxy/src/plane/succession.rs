@@ -12,11 +12,12 @@ use tokio::time::timeout;
 
 use super::Plane;
 use crate::batches::Gathered;
-use crate::handover::{Legacy, Offer, Past, Place};
+use crate::handover::{Bound, LeavingLink, Legacy, Offer, Past, Place};
 use crate::limits::ACKNOWLEDGE_MAX;
 use crate::log;
 use crate::service::Entry;
 use crate::tls::{Book, Mode};
+use crate::worker::Command;
 
 impl Plane {
     /// This process among all there ever were.
@@ -202,6 +203,17 @@ impl Plane {
         for (Place { listen, client }, descriptor) in from.into_iter().zip(descriptors) {
             // What is encrypted stays where its keys are.
             self.give(descriptor.into(), Entry { listen, client, secure: false });
+        }
+    }
+
+    /// Gives connections to instances to the workers, in turn.
+    pub(crate) fn take_links_in(&self, to: Vec<Bound>, descriptors: Vec<OwnedFd>) {
+        for (to, descriptor) in to.into_iter().zip(descriptors) {
+            let (stream, turn) = (descriptor.into(), self.links_taken_in.get());
+            self.links_taken_in.set(turn.wrapping_add(1));
+            // A worker that has ended needs none.
+            let _ = self.workers[turn % self.workers.len()]
+                .send(Command::Link(LeavingLink { stream, to }));
         }
     }
 

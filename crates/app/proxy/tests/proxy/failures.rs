@@ -28,6 +28,50 @@ async fn a_refused_connection_is_tried_elsewhere_also_with_a_body() {
     assert!((1..50).contains(&counted.retried), "passed over after a refusal: {counted:?}");
 }
 
+/// A connection's first packet that finds the accept queue full comes again after a second: who has
+/// waited in vain takes a connection that others have done with.
+#[tokio::test]
+async fn a_burst_that_an_accept_queue_does_not_hold_is_answered_by_what_comes_free() {
+    const BURST: usize = 64;
+    let (proxy, listen) = (Running::start().await, free_address());
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(8).unwrap();
+    let address = listener.local_addr().unwrap();
+    proxy.plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for n in 0..BURST {
+        let request = if n % 2 == 0 { get("/") } else { post("/", "data") };
+        asking.spawn(ask(listen, request));
+    }
+    eventually("all are on their way", async || proxy.in_flight("v1").await == BURST as u64).await;
+    let (accepted, counted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let serving = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                while let head = read_head(&mut stream).await
+                    && !head.is_empty()
+                {
+                    if head.starts_with("POST") {
+                        stream.read_exact(&mut [0; 4]).await.unwrap();
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    for answer in asking.join_all().await {
+        assert_eq!(answer, (200, "ok".to_owned()));
+    }
+    let counted = proxy.stats("v1").await;
+    assert_eq!((counted.answered(), counted.connect_failed), (BURST as u64, 0));
+    let accepted = accepted.load(Ordering::Relaxed);
+    assert!(accepted < BURST as u64 / 2, "most took what came free: {accepted} connections");
+    serving.abort();
+}
+
 #[tokio::test]
 async fn a_version_that_refuses_everywhere_fails_and_one_without_instances_is_our_fault() {
     let (proxy, listen) = (Running::start().await, free_address());

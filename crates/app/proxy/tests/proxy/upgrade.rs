@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::client::conn::http1::SendRequest;
 use switchback_dataplane::{Error, Options, ProxyDataPlane};
@@ -11,6 +12,7 @@ use switchback_domain::{ArmStats, Split};
 use switchback_ports::DataPlane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
+use tokio::sync::Semaphore;
 
 use super::lifecycle::{host, kill, kill_nine, plane};
 use super::support::*;
@@ -99,6 +101,48 @@ async fn resting_connections_counts_table_and_listeners_go_to_the_new_process() 
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().flatten().collect();
     let names: Vec<_> = left.iter().map(std::fs::DirEntry::file_name).collect();
     assert!(names.iter().all(|name| !name.to_string_lossy().contains("sock")), "{names:?}");
+}
+
+#[tokio::test]
+async fn connections_to_instances_go_to_the_new_process_too() {
+    let (accepted, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (counted, held) = (Arc::clone(&accepted), Arc::clone(&gate));
+    let address = raw_instance(move |mut stream| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let held = Arc::clone(&held);
+        async move {
+            while !read_head(&mut stream).await.is_empty() {
+                held.acquire().await.unwrap().forget();
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let (plane, listen) = (plane(directory.path()), free_address());
+    plane.ensure_started().await.unwrap();
+    plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(client(listen).await);
+    }
+    for _ in 0..3 {
+        let asked = clients.iter_mut().map(|client| client.send_request(get("/")));
+        let answers: tokio::task::JoinSet<_> = asked.collect();
+        eventually("all are on their way", async || stats(&plane).await.1 == 8).await;
+        gate.add_permits(8);
+        for answer in answers.join_all().await {
+            assert_eq!(read(answer.unwrap()).await, (200, "ok".to_owned()));
+        }
+        assert_eq!(accepted.load(Ordering::SeqCst), 8, "connections");
+        plane.upgrade(None).await.unwrap();
+        if !is_own() {
+            break;
+        }
+        old_one_is_gone(&plane).await;
+    }
+    plane.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -71,7 +71,11 @@ static TIMEOUTS: Table = Table::new(
     "route_timeouts",
     "How long each phase of a request may take, beside `timeout`, the time to the response head.",
     &[&[
-        field("connect", Kind::Duration, "Opening a connection to an instance. Default: 1s."),
+        field(
+            "connect",
+            Kind::Duration,
+            "Opening a connection to an instance. Default: 1s, or 3s when no other is left to ask.",
+        ),
         field("request_idle", Kind::Duration, "A pause of a client's upload. Default: 30s."),
         field("response_idle", Kind::Duration, "A pause of an instance. Default: no limit."),
         field("total", Kind::Duration, "The whole request. Default: no limit."),

@@ -16,6 +16,16 @@ impl Link {
         set_up(&stream);
         Self { stream }
     }
+
+    /// One that another process has set up.
+    pub(crate) fn taken_over(stream: TcpStream) -> Self {
+        Self { stream }
+    }
+
+    /// The stream, for another process.
+    pub(crate) fn into_std(self) -> std::io::Result<std::net::TcpStream> {
+        self.stream.into_std()
+    }
 }
 
 impl pool::Link for Link {

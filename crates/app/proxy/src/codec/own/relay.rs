@@ -133,10 +133,9 @@ impl Relay<'_, '_> {
         }
         let Some((link, visit)) = self.source.take() else { return };
         let worker = self.flight.worker;
-        let endpoint = visit.endpoint.id;
         let clean = self.is_reusable && self.flight.scratch.instance.raw().is_empty();
-        if clean && worker.serves(endpoint) {
-            worker.own_pool.put(endpoint, link, self.keep_alive);
+        if clean && worker.serves(visit.endpoint.id) {
+            worker.keep(&self.ticket.arm().id, &visit.endpoint, link, self.keep_alive);
         }
     }
 
