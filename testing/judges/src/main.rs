@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use switchback_judges::grid::{Cell, Counts, Found, Running};
+use switchback_judges::grid::{Cell, Counts, Found, Running, Subject};
 use switchback_judges::report::Report;
 use switchback_judges::smoke::Mutation;
 use switchback_judges::{cost, figures, grid, page, scenarios, smoke, vectors};
@@ -26,7 +26,8 @@ const USAGE: &str = "usage: switchback-judges [options]
   --runs N           so many runs of ours per healthy scenario, a tenth of it outside of the
                      guarantee, a fifth per regression, and a thirtieth of the others
   --minutes N        begin nothing after that: fewer runs, the first ones
-  --only TEXT        scenarios whose name holds this";
+  --only TEXT        scenarios whose name holds this
+  --ours             ours alone, without the others";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Options {
@@ -39,6 +40,7 @@ struct Options {
     mutation: Mutation,
     runs: Option<u64>,
     only: Option<String>,
+    ours: bool,
     minutes: Option<u64>,
 }
 
@@ -82,6 +84,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         mutation: Mutation::Nothing,
         runs: None,
         only: None,
+        ours: false,
         minutes: None,
     };
     let mut rest = arguments.iter();
@@ -99,6 +102,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
             "--runs" => options.runs = Some(number(&value()?)?),
             "--minutes" => options.minutes = Some(number(&value()?)?),
             "--only" => options.only = Some(value()?),
+            "--ours" => options.ours = true,
             "--break" => {
                 let name = value()?;
                 let known = Mutation::named(&name);
@@ -167,6 +171,9 @@ fn plan(options: &Options) -> (Counts, Vec<Cell>) {
     };
     if let Some(only) = &options.only {
         cells.retain(|cell| cell.scenario.name.contains(only.as_str()));
+    }
+    if options.ours {
+        cells.retain(|cell| matches!(cell.subject, Subject::Ours(..)));
     }
     (counts, cells)
 }

@@ -12,6 +12,7 @@ pub mod evidence_cap;
 pub mod isotonic;
 pub mod latency;
 pub mod odds;
+mod rungs;
 mod settings;
 pub mod stakes;
 pub mod trial;

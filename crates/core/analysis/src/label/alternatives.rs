@@ -3,29 +3,30 @@
 
 use super::bins::{BINS, Bins, Scale, Slack, TOP};
 use super::isotonic::nondecreasing;
-use crate::math::{count, ln};
+use super::rungs::{self, Rung};
+use crate::math::count;
 
-/// Whole distributions, slower by a factor, and the capital on each: together one half (design
-/// page, 3.1), more of it on small factors, because large ones are found in no time anyway.
+/// Whole distributions, slower by a factor, and the capital on each: together a little less than
+/// half, most of it on small factors, because large ones are found in no time anyway.
 const SHIFTS: [(f64, f64); 8] = [
     (1.1, 0.12),
     (1.2, 0.10),
     (1.35, 0.08),
     (1.5, 0.06),
     (2.0, 0.06),
-    (3.0, 0.04),
-    (5.0, 0.02),
-    (10.0, 0.02),
+    (3.0, 0.02),
+    (5.0, 0.01),
+    (10.0, 0.01),
 ];
 /// A share of the requests, slower by the shift at this index of [`SHIFTS`], and the capital:
-/// together 0.3.
+/// together 0.34, half of it on the tail that a request in a hundred is.
 const TAILS: [(f64, usize, f64); 6] = [
     (0.01, 5, 0.02),
     (0.05, 5, 0.06),
     (0.2, 5, 0.02),
-    (0.01, 7, 0.12),
+    (0.01, 7, 0.17),
     (0.05, 7, 0.06),
-    (0.2, 7, 0.02),
+    (0.2, 7, 0.01),
 ];
 /// Capital on the one that is learned.
 const LEARNED: f64 = 0.2;
@@ -38,10 +39,6 @@ const BASELINE_MIN: u64 = 30;
 const PRIOR: f64 = 0.5;
 /// Baseline requests' worth that the candidate's past is shrunk towards the baseline.
 const SHRINKAGE: f64 = 30.0;
-/// Bets stay within these: one request says no more than that.
-const RATIO_MIN: f64 = 0.02;
-const RATIO_MAX: f64 = 100.0;
-
 /// The weight of each alternative; they sum to 1.
 pub(crate) fn weights() -> impl Iterator<Item = f64> {
     let shifts = SHIFTS.iter().map(|(_, capital)| *capital);
@@ -49,52 +46,52 @@ pub(crate) fn weights() -> impl Iterator<Item = f64> {
     shifts.chain(tails).chain(std::iter::once(LEARNED))
 }
 
-/// `ln f` of every bin and alternative, bin by bin ([`ALTERNATIVES`] numbers each). `None` while
+/// The rung of every bin and alternative, bin by bin ([`ALTERNATIVES`] of them each); empty while
 /// the baseline is not known well enough.
 ///
-/// Each `f` is nondecreasing over the bins, which makes the test valid against every candidate
-/// that is stochastically no slower, and not only against equal ones (design page, 3.1).
-pub(crate) fn ln_ratios(
+/// Each alternative is nondecreasing over the bins, which makes the test valid against every
+/// candidate that is stochastically no slower, and not only against equal ones (design page, 3.1).
+pub(crate) fn guess(
     baseline: &Bins,
     candidate: &Bins,
     cap_micros: u64,
     scale: &Scale,
-) -> Option<Vec<f64>> {
+) -> Vec<Rung> {
     if baseline.total() < BASELINE_MIN {
-        return None;
+        return Vec::new();
     }
     let density = smoothed(baseline, None);
+    let edges = Edges::new(cap_micros, scale);
     let shifted: Vec<Vec<f64>> =
-        SHIFTS.iter().map(|(factor, _)| shift(&density, *factor, cap_micros, scale)).collect();
+        SHIFTS.iter().map(|(factor, _)| edges.shift(&density, *factor)).collect();
     let learned = smoothed(candidate, Some(&density));
     let tail = |(share, slow, _): &(f64, usize, f64)| -> Vec<f64> {
         let slow = &shifted[*slow];
         density.iter().zip(slow).map(|(same, slow)| (1.0 - share) * same + share * slow).collect()
     };
     let tails: Vec<Vec<f64>> = TAILS.iter().map(tail).collect();
-    let mut table = vec![0.0; BINS * ALTERNATIVES];
+    let mut table = vec![0; BINS * ALTERNATIVES];
+    let mut pools = Vec::with_capacity(BINS);
     let guesses = shifted.iter().chain(&tails).chain(std::iter::once(&learned));
     for (alternative, guess) in guesses.enumerate() {
-        let mut ratio: Vec<f64> = guess.iter().zip(&density).map(|(a, b)| a / b).collect();
-        nondecreasing(&mut ratio, &density);
-        // Pools are long: one logarithm each.
-        let mut pool = (1.0, 0.0);
-        for (bin, ratio) in ratio.iter().enumerate() {
-            let ratio = ratio.clamp(RATIO_MIN, RATIO_MAX);
-            if ratio.to_bits() != f64::to_bits(pool.0) {
-                pool = (ratio, ln(ratio));
+        nondecreasing(guess, &density, &mut pools);
+        let mut bin = 0;
+        for pool in &pools {
+            let rung = rungs::nearest(pool.mean());
+            for _ in 0..pool.members {
+                table[bin * ALTERNATIVES + alternative] = rung;
+                bin += 1;
             }
-            table[bin * ALTERNATIVES + alternative] = pool.1;
         }
     }
-    Some(table)
+    table
 }
 
 /// The shares of every bin for the baseline and for `factor` times its latency.
 pub(crate) fn densities(baseline: &Bins, factor: f64) -> Vec<(f64, f64)> {
     let density = smoothed(baseline, None);
-    let scale = Scale::from(Slack::from_percent(0));
-    let shifted = shift(&density, factor, u64::MAX, &scale);
+    let shifted =
+        Edges::new(u64::MAX, &Scale::from(Slack::from_percent(0))).shift(&density, factor);
     density.into_iter().zip(shifted).collect()
 }
 
@@ -116,32 +113,44 @@ fn smoothed(bins: &Bins, towards: Option<&[f64]>) -> Vec<f64> {
     (0..BINS).map(share).collect()
 }
 
-/// The distribution of `factor` times a latency; what would pass the cap does not end.
-fn shift(density: &[f64], factor: f64, cap_micros: u64, scale: &Scale) -> Vec<f64> {
-    let mut shifted = vec![0.0; BINS];
-    shifted[TOP] = density[TOP];
-    for (bin, mass) in density.iter().enumerate().take(TOP) {
-        let low = count(scale.edge(bin)) * factor;
-        let high = count(scale.edge(bin + 1)) * factor;
-        let (mut at, end) = (scale.bin_of_baseline(floor(low)), scale.bin_of_baseline(floor(high)));
-        while at <= end {
-            let from = low.max(count(scale.edge(at)));
-            let to = if at + 1 < TOP { high.min(count(scale.edge(at + 1))) } else { high };
-            let target = if scale.edge(at) >= cap_micros { TOP } else { at };
-            shifted[target] += mass * ((to - from) / (high - low)).max(0.0);
-            at += 1;
-        }
-    }
-    shifted
+/// The edges of the baseline's bins.
+struct Edges {
+    /// Where each ordinary bin begins; where the last may be taken to end.
+    starts: Vec<f64>,
+    /// The first bin that lies beyond the cap.
+    beyond: usize,
 }
 
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "at most ten times the last edge, below 2^32"
-)]
-fn floor(micros: f64) -> u64 {
-    micros as u64
+impl Edges {
+    fn new(cap_micros: u64, scale: &Scale) -> Self {
+        let starts = (0..=TOP).map(|bin| count(scale.edge(bin))).collect();
+        let beyond = (0..TOP).find(|bin| scale.edge(*bin) >= cap_micros).unwrap_or(TOP);
+        Self { starts, beyond }
+    }
+
+    /// The distribution of `factor` times a latency; what would pass the cap does not end. The mass
+    /// of a bin lies evenly in it.
+    fn shift(&self, density: &[f64], factor: f64) -> Vec<f64> {
+        let mut shifted = vec![0.0; BINS];
+        shifted[TOP] = density[TOP];
+        // Bins and what they are shifted to ascend together.
+        let mut at = 0;
+        for (edges, mass) in self.starts.windows(2).zip(density) {
+            let (mut low, high) = (edges[0] * factor, edges[1] * factor);
+            let per_micro = mass / (high - low);
+            while at + 1 < TOP && self.starts[at + 1] < high {
+                let end = self.starts[at + 1].max(low);
+                shifted[self.target(at)] += (end - low) * per_micro;
+                (low, at) = (end, at + 1);
+            }
+            shifted[self.target(at)] += (high - low) * per_micro;
+        }
+        shifted
+    }
+
+    fn target(&self, bin: usize) -> usize {
+        if bin >= self.beyond { TOP } else { bin }
+    }
 }
 
 #[cfg(test)]
@@ -161,28 +170,29 @@ mod tests {
         let density = smoothed(&around(50_000), None);
         let scale = Scale::from(Slack::from_percent(5));
         for (factor, _) in SHIFTS {
-            let shifted = shift(&density, factor, 400_000, &scale);
+            let shifted = Edges::new(400_000, &scale).shift(&density, factor);
             assert!((shifted.iter().sum::<f64>() - 1.0).abs() < 1e-9);
             let mean = |density: &[f64]| -> f64 {
                 (0..TOP).map(|bin| density[bin] * count(scale.edge(bin))).sum()
             };
             if factor < 3.0 {
-                let moved = mean(&shift(&density, factor, u64::MAX, &scale)) / mean(&density);
+                let moved =
+                    mean(&Edges::new(u64::MAX, &scale).shift(&density, factor)) / mean(&density);
                 assert!((moved / factor - 1.0).abs() < 0.06, "{factor}: {moved}");
             }
         }
-        let beyond = shift(&density, 10.0, 400_000, &scale);
+        let beyond = Edges::new(400_000, &scale).shift(&density, 10.0);
         assert!(beyond[TOP] > 0.9, "ten times 50 ms passes a cap of 400 ms");
     }
 
     #[test]
     fn every_alternative_is_nondecreasing_and_the_weights_sum_to_one() {
         let scale = Scale::from(Slack::from_percent(5));
-        let table = ln_ratios(&around(50_000), &around(70_000), 1_000_000, &scale).unwrap();
+        let table = guess(&around(50_000), &around(70_000), 1_000_000, &scale);
         for alternative in 0..ALTERNATIVES {
             let of = |bin: usize| table[bin * ALTERNATIVES + alternative];
             assert!((1..BINS).all(|bin| of(bin) >= of(bin - 1)), "{alternative}");
-            assert!(of(TOP) > 0.0 && of(0) <= 0.0, "{alternative}");
+            assert!(of(TOP) > 0 && of(0) <= 0, "{alternative}");
         }
         assert!((weights().sum::<f64>() - 1.0).abs() < 1e-12);
         assert_eq!(weights().count(), ALTERNATIVES);
@@ -191,6 +201,6 @@ mod tests {
     #[test]
     fn nothing_is_bet_on_a_baseline_nobody_knows() {
         let scale = Scale::from(Slack::from_percent(5));
-        assert!(ln_ratios(&Bins::default(), &Bins::default(), 1, &scale).is_none());
+        assert!(guess(&Bins::default(), &Bins::default(), 1, &scale).is_empty());
     }
 }

@@ -1,35 +1,57 @@
 //! Weighted isotonic regression: the nondecreasing function nearest to given values.
 
-/// Replaces `values` by the nondecreasing sequence with the smallest weighted sum of squared
-/// differences (pool adjacent violators; Barlow, Bartholomew, Bremner and Brunk 1972). Weights must
-/// be positive. The weighted sum stays what it was, so a likelihood ratio keeps its mean of 1.
-pub fn nondecreasing(values: &mut [f64], weights: &[f64]) {
-    let mut pools: Vec<Pool> = Vec::with_capacity(values.len());
-    for (value, weight) in values.iter().zip(weights) {
-        let mut pool = Pool { mean: *value, weight: *weight, members: 1 };
-        while let Some(before) = pools.last().copied().filter(|before| before.mean >= pool.mean) {
-            pool = before.join(pool);
-            pools.pop();
-        }
-        pools.push(pool);
-    }
-    let fitted = pools.iter().flat_map(|pool| std::iter::repeat_n(pool.mean, pool.members));
-    values.iter_mut().zip(fitted).for_each(|(value, fitted)| *value = fitted);
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Pool {
-    mean: f64,
-    weight: f64,
-    members: usize,
+/// Neighbours that share a value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pool {
+    /// How many they are.
+    pub members: usize,
+    above: f64,
+    below: f64,
 }
 
 impl Pool {
-    fn join(self, next: Self) -> Self {
-        let weight = self.weight + next.weight;
-        let mean = (self.mean * self.weight + next.mean * next.weight) / weight;
-        Self { mean, weight, members: self.members + next.members }
+    /// Their value.
+    pub fn mean(self) -> f64 {
+        self.above / self.below
     }
+
+    fn is_below(self, other: Self) -> bool {
+        self.above * other.below < other.above * self.below
+    }
+
+    fn join(self, next: Self) -> Self {
+        Self {
+            members: self.members + next.members,
+            above: self.above + next.above,
+            below: self.below + next.below,
+        }
+    }
+}
+
+/// The nondecreasing sequence with the smallest weighted sum of squared differences from
+/// `above / below`, each weighing what is below (pool adjacent violators; Barlow, Bartholomew,
+/// Bremner and Brunk 1972). What is below must be positive. The weighted sum stays what it was, so
+/// a likelihood ratio of two distributions keeps its mean of 1.
+///
+/// Into `pools`, whose memory is used again; pools are compared by cross multiplication, because
+/// divisions are what this costs.
+pub fn nondecreasing(above: &[f64], below: &[f64], pools: &mut Vec<Pool>) {
+    pools.clear();
+    let mut values = above.iter().zip(below);
+    let next = |(above, below): (&f64, &f64)| Pool { members: 1, above: *above, below: *below };
+    let Some(mut last) = values.next().map(next) else { return };
+    for next in values.map(next) {
+        if last.is_below(next) {
+            pools.push(last);
+            last = next;
+            continue;
+        }
+        last = last.join(next);
+        while let Some(before) = pools.pop_if(|before| !before.is_below(last)) {
+            last = before.join(last);
+        }
+    }
+    pools.push(last);
 }
 
 #[cfg(test)]
@@ -39,18 +61,17 @@ mod tests {
     use super::*;
 
     /// The same regression by its minimax formula: max over starts of min over ends of the mean.
-    fn by_minimax(values: &[f64], weights: &[f64]) -> Vec<f64> {
+    fn by_minimax(above: &[f64], below: &[f64]) -> Vec<f64> {
         let mean = |from: usize, to: usize| {
-            let weight: f64 = weights[from..=to].iter().sum();
-            let sum: f64 = (from..=to).map(|at| values[at] * weights[at]).sum();
-            sum / weight
+            let weight: f64 = below[from..=to].iter().sum();
+            above[from..=to].iter().sum::<f64>() / weight
         };
         let at = |index: usize| {
             let best =
-                |from| (index..values.len()).map(|to| mean(from, to)).fold(f64::MAX, f64::min);
+                |from| (index..above.len()).map(|to| mean(from, to)).fold(f64::MAX, f64::min);
             (0..=index).map(best).fold(f64::MIN, f64::max)
         };
-        (0..values.len()).map(at).collect()
+        (0..above.len()).map(at).collect()
     }
 
     proptest! {
@@ -58,11 +79,15 @@ mod tests {
         fn pooling_is_the_minimax_regression(
             pairs in prop::collection::vec((0.0..10.0_f64, 0.01..5.0_f64), 1..12),
         ) {
-            let (mut values, weights): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            let expected = by_minimax(&values, &weights);
-            nondecreasing(&mut values, &weights);
-            for (value, expected) in values.iter().zip(expected) {
-                prop_assert!((value - expected).abs() < 1e-9);
+            let (above, below): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+            let mut pools = Vec::new();
+            nondecreasing(&above, &below, &mut pools);
+            let fitted = pools.iter().flat_map(|pool| vec![pool.mean(); pool.members]);
+            let fitted: Vec<f64> = fitted.collect();
+            let expected = by_minimax(&above, &below);
+            prop_assert_eq!(fitted.len(), expected.len());
+            for (fitted, expected) in fitted.iter().zip(expected) {
+                prop_assert!((fitted - expected).abs() < 1e-9);
             }
         }
     }

@@ -8,11 +8,11 @@ use switchback_domain::{Histogram, Timestamp, Weight};
 use super::alternatives::{self, ALTERNATIVES};
 use super::bins::{BINS, Bins, Scale, Slack};
 use super::evidence_cap::EvidenceCap;
-use super::odds::share_of;
+use super::rungs::{self, LnMeans, Rung};
 use super::stakes::Stakes;
-use crate::math::{count, exp, ln};
+use crate::math::{count, ln};
 
-/// Least time between two guesses of what a slower candidate looks like; each costs some 50 us.
+/// Least time between two guesses of what a slower candidate looks like; each costs some 20 us.
 const GUESS_AFTER: Duration = Duration::from_secs(1);
 /// Requests that a new guess is worth: this part more than at the last one.
 const GROWTH_WORTH: u64 = 16;
@@ -34,24 +34,20 @@ pub struct Latency {
     stakes: Stakes,
     cap: EvidenceCap,
     last: Timestamp,
-    /// Derived: rebuilt from `guessed` after a restart.
+    /// The bets, bin by bin, [`ALTERNATIVES`] each; none of them while the baseline is not known
+    /// well enough. Derived from `guessed`, as `means` is from the share: both are made again after
+    /// a restart, to the bit.
     #[serde(skip)]
-    tables: Option<Tables>,
+    rungs: Option<Vec<Rung>>,
+    /// For the share last used.
+    #[serde(skip)]
+    means: Option<LnMeans>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Arms {
     candidate: Bins,
     baseline: Bins,
-}
-
-/// `ln f` and `ln(rho f + 1 - rho)`, bin by bin, [`ALTERNATIVES`] numbers each.
-#[derive(Debug, Clone)]
-struct Tables {
-    weight: Weight,
-    /// `None`: the baseline is not known well enough to bet.
-    ln_ratio: Option<Vec<f64>>,
-    ln_mean: Vec<f64>,
 }
 
 impl Latency {
@@ -75,7 +71,8 @@ impl Latency {
             stakes: Stakes::new(alternatives::weights(), started),
             cap: EvidenceCap::new(nats_per_second),
             last: started,
-            tables: None,
+            rungs: None,
+            means: None,
         }
     }
 
@@ -115,11 +112,10 @@ impl Latency {
 
     /// Bytes held on the heap, tables included.
     pub fn heap_bytes(&self) -> usize {
-        let tables = self.tables.as_ref().map_or(0, |tables| {
-            tables.ln_mean.capacity() + tables.ln_ratio.as_ref().map_or(0, Vec::capacity)
-        });
+        let rungs = self.rungs.as_ref().map_or(0, Vec::capacity);
+        let means = self.means.as_ref().map_or(0, LnMeans::heap_bytes);
         let arms = if self.guessed.is_some() { 4 } else { 2 };
-        8 * (tables + arms * BINS + 2 * BINS + 2 * ALTERNATIVES)
+        size_of::<Rung>() * rungs + means + 8 * (arms * BINS + 2 * BINS + 2 * ALTERNATIVES)
     }
 
     /// Makes the tables for `weight`, from a guess that is at most a second old.
@@ -135,57 +131,33 @@ impl Latency {
         });
         if is_due {
             self.guessed = Some((now, self.seen.clone()));
-            self.tables = None;
+            self.rungs = None;
         }
-        let ln_ratio = match self.tables.take() {
-            Some(tables) if tables.weight == weight => {
-                self.tables = Some(tables);
-                return;
-            }
-            Some(tables) => tables.ln_ratio,
-            None => self.guessed.as_ref().and_then(|(_, arms)| {
+        if self.rungs.is_none() {
+            self.rungs = self.guessed.as_ref().map(|(_, arms)| {
                 let Arms { candidate, baseline } = arms;
-                alternatives::ln_ratios(baseline, candidate, self.cap_micros, &self.scale)
-            }),
-        };
-        self.tables = Some(Tables::new(weight, ln_ratio));
+                alternatives::guess(baseline, candidate, self.cap_micros, &self.scale)
+            });
+        }
+        if self.means.as_ref().is_none_or(|means| means.weight() != weight) {
+            self.means = Some(LnMeans::new(weight));
+        }
     }
 
     fn bet(&mut self, candidate: &Bins, baseline: &Bins) {
-        let Some(tables) = &self.tables else { return };
-        let Some(ln_ratio) = &tables.ln_ratio else { return };
-        let rows =
-            ln_ratio.chunks_exact(ALTERNATIVES).zip(tables.ln_mean.chunks_exact(ALTERNATIVES));
+        let (Some(rungs), Some(means)) = (&self.rungs, &self.means) else { return };
         let counts = candidate.counts().iter().zip(baseline.counts());
-        for ((candidate, baseline), (ratio, mean)) in counts.zip(rows) {
+        for ((candidate, baseline), bets) in counts.zip(rungs.chunks_exact(ALTERNATIVES)) {
             let both = candidate.saturating_add(*baseline);
             if both == 0 {
                 continue;
             }
             let (mine, all) = (count(*candidate), count(both));
             let wealth = self.stakes.ln_wealth_mut().iter_mut();
-            let bets = ratio.iter().zip(mean);
-            wealth
-                .zip(bets)
-                .for_each(|(wealth, (ratio, mean))| *wealth += mine * ratio - all * mean);
+            wealth.zip(bets).for_each(|(wealth, rung)| {
+                *wealth += mine * rungs::ln_ratio(*rung) - all * means.of(*rung);
+            });
         }
-    }
-}
-
-impl Tables {
-    fn new(weight: Weight, ln_ratio: Option<Vec<f64>>) -> Self {
-        let share = share_of(weight);
-        // The bin before often has the same ratio: one logarithm for both.
-        let mut before = [(0.0, 0.0); ALTERNATIVES];
-        let mean = |(at, ln_ratio): (usize, &f64)| {
-            let before = &mut before[at % ALTERNATIVES];
-            if ln_ratio.to_bits() != f64::to_bits(before.0) {
-                *before = (*ln_ratio, ln(share * exp(*ln_ratio) + (1.0 - share)));
-            }
-            before.1
-        };
-        let ln_mean = ln_ratio.iter().flatten().enumerate().map(mean).collect();
-        Self { weight, ln_ratio, ln_mean }
     }
 }
 
