@@ -37,7 +37,7 @@ const REPORT: Duration = Duration::from_secs(10);
 /// What an allocator may keep beyond the first third's most.
 const GROWTH_KB_MAX: u64 = 6 * 1024;
 
-type Failure = Box<dyn std::error::Error>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Default)]
 struct Counts {
@@ -135,20 +135,26 @@ async fn instance() -> std::io::Result<SocketAddr> {
 async fn good(listen: SocketAddr, counts: Arc<Counts>) {
     while !counts.stop.load(Ordering::Relaxed) {
         let served = async {
-            let stream = TcpStream::connect(listen).await.ok()?;
-            let (mut sender, connection) = h2::client::handshake(stream).await.ok()?;
+            let stream = TcpStream::connect(listen).await?;
+            let (mut sender, connection) = h2::client::handshake(stream).await?;
             tokio::spawn(connection);
             for _ in 0..100 {
-                sender = sender.ready().await.ok()?;
-                let request = Request::get("http://a.test/").body(()).ok()?;
-                let mut body = sender.send_request(request, true).ok()?.0.await.ok()?.into_body();
-                let said: Bytes = body.data().await?.ok()?;
-                (said == "ok").then_some(())?;
+                sender = sender.ready().await?;
+                let request = Request::get("http://a.test/").body(())?;
+                let answer = sender.send_request(request, true)?.0.await?;
+                let (status, mut body) = (answer.status(), answer.into_body());
+                let said: Bytes = body.data().await.ok_or("an answer without a body")??;
+                if said != "ok" {
+                    return Err(format!("{status}: {}", String::from_utf8_lossy(&said)).into());
+                }
                 counts.good.fetch_add(1, Ordering::Relaxed);
             }
-            Some(())
+            Ok::<(), Failure>(())
         };
-        if served.await.is_none() && !counts.stop.load(Ordering::Relaxed) {
+        if let Err(failure) = served.await
+            && !counts.stop.load(Ordering::Relaxed)
+        {
+            println!("failed: {failure}");
             counts.failed.fetch_add(1, Ordering::Relaxed);
         }
     }
