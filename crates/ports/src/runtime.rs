@@ -4,6 +4,7 @@ pub mod conformance;
 pub mod fake;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +28,7 @@ pub struct InstanceSpec {
     /// As its users call it.
     pub version: Version,
     /// What runs. Release templates are filled; instance templates are the runtime's to fill.
-    pub workload: Workload,
+    pub workload: Arc<Workload>,
 }
 
 /// Where the process of an instance is in its life.

@@ -1,6 +1,7 @@
 //! People: whatever policies and requests they may think of.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
@@ -55,7 +56,7 @@ pub(crate) fn release(key: &ServiceKey, number: u32, port: u16) -> Release {
     };
     let version = Version::new(format!("v{number}")).expect("a letter and digits");
     let id = ReleaseId::from_stored(version.as_str());
-    Release { id, key: key.clone(), version, workload }
+    Release { id, key: key.clone(), version, workload: Arc::new(workload) }
 }
 
 /// Any policy that the configuration would let pass.

@@ -32,6 +32,8 @@ pub use script::{play, record_golden};
 
 /// After the last fault, everything has to be settled within this time.
 const SETTLING_MAX: Duration = Duration::from_hours(4);
+/// Once nothing goes wrong any more, nothing takes this long: when no event came, none will.
+const STANDSTILL: Duration = Duration::from_mins(30);
 /// More happenings than this are a loop.
 const HAPPENINGS_MAX: u32 = 100_000;
 
@@ -95,6 +97,8 @@ pub(crate) struct Simulation {
     /// Its figures cannot be had until then.
     silent_until: Timestamp,
     repaired_at: Option<Timestamp>,
+    /// Events so far, and when the newest of them was seen.
+    moved: (u64, Timestamp),
     requests_left: u32,
     versions: u32,
     /// Time between two looks while something is under way, at most, in milliseconds.
@@ -147,6 +151,7 @@ impl Simulation {
             outage_until: Timestamp::default(),
             silent_until: Timestamp::default(),
             repaired_at: None,
+            moved: (0, time),
             requests_left: random.between(1, 3) + u32::try_from(services).unwrap_or(1),
             versions: 0,
             look_every: random.between(1_500, 4_000),
@@ -171,6 +176,13 @@ impl Simulation {
             let unsettled = self.unsettled();
             if unsettled.is_empty() {
                 return self.check_settled();
+            }
+            let events = self.witness.get().trace.events;
+            if events != self.moved.0 || self.life.is_none() {
+                self.moved = (events, self.time);
+            }
+            if self.time.since(self.moved.1.max(repaired_at)) > STANDSTILL {
+                return Err(format!("stands still: {unsettled}"));
             }
             if self.time.since(repaired_at) > SETTLING_MAX {
                 return Err(format!("not settled long after the last fault: {unsettled}"));

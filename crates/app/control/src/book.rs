@@ -1,6 +1,6 @@
 //! The states of all services and the journal they are written to: journal first, act second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use switchback_api::RolloutEvent;
@@ -49,6 +49,12 @@ pub(crate) struct Book {
     epoch: Epoch,
     anchor: Anchor,
     services: BTreeMap<ServiceKey, Arc<Service>>,
+    /// The services with a rollout.
+    active: BTreeSet<ServiceKey>,
+    /// Whose state is another one since this was last asked.
+    changed: BTreeSet<ServiceKey>,
+    /// Counts the states taken over.
+    changes: u64,
     since_snapshot: BTreeMap<ServiceKey, u32>,
     configured: BTreeMap<String, String>,
     next_rollout: u64,
@@ -57,7 +63,8 @@ pub(crate) struct Book {
     /// A write failed in a way that leaves open whether it happened.
     in_doubt: bool,
     degraded: Option<String>,
-    lines: broadcast::Sender<Line>,
+    /// Where lines go; made when somebody follows for the first time.
+    lines: Option<broadcast::Sender<Line>>,
     violations: u64,
     watcher: Option<Watcher>,
 }
@@ -70,10 +77,14 @@ impl Book {
         let replayed = replay(&*journal)?;
         let anchor = Anchor::resume(replayed.anchor.as_ref(), replayed.last, &clock::read());
         let next_rollout = 1 + replayed.services.values().map(highest_id).max().unwrap_or(0);
+        let active = replayed.services.iter().filter(|(_, service)| service.rollout.is_some());
         let mut book = Self {
             journal,
             epoch,
             anchor,
+            active: active.map(|(key, _)| key.clone()).collect(),
+            changed: replayed.services.keys().cloned().collect(),
+            changes: 0,
             services: replayed.services.into_iter().map(|(key, s)| (key, Arc::new(s))).collect(),
             since_snapshot: BTreeMap::new(),
             configured: replayed.configured,
@@ -81,7 +92,7 @@ impl Book {
             last: Sequence(0),
             in_doubt: false,
             degraded: None,
-            lines: broadcast::channel(BACKLOG).0,
+            lines: None,
             violations: 0,
             watcher: None,
         };
@@ -119,6 +130,32 @@ impl Book {
         &self.services
     }
 
+    /// The services with a rollout, and their states.
+    pub(crate) fn active(&self) -> impl Iterator<Item = (&ServiceKey, &Arc<Service>)> {
+        self.active.iter().filter_map(|key| self.services.get_key_value(key))
+    }
+
+    /// Counts the states that were taken over: as long as it stays the same, so do all of them.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The services with another state than when this was last asked; at first, all.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<ServiceKey> {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn put(&mut self, key: ServiceKey, service: Service) {
+        if service.rollout.is_none() {
+            self.active.remove(&key);
+        } else if !self.active.contains(&key) {
+            self.active.insert(key.clone());
+        }
+        self.changes += 1;
+        self.changed.insert(key.clone());
+        self.services.insert(key, Arc::new(service));
+    }
+
     /// A service's state; an empty one if it was never heard of.
     pub(crate) fn service(&self, key: &ServiceKey) -> Arc<Service> {
         self.services.get(key).cloned().unwrap_or_else(|| Arc::new(Service::new(key.clone())))
@@ -134,8 +171,13 @@ impl Book {
         self.violations
     }
 
-    pub(crate) fn follow(&self) -> broadcast::Receiver<Line> {
-        self.lines.subscribe()
+    pub(crate) fn follow(&mut self) -> broadcast::Receiver<Line> {
+        self.lines.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe()
+    }
+
+    /// Where lines go, if anybody follows.
+    fn listeners(&self) -> Option<&broadcast::Sender<Line>> {
+        self.lines.as_ref().filter(|lines| lines.receiver_count() > 0)
     }
 
     pub(crate) fn take_id(&mut self) -> RolloutId {
@@ -191,7 +233,7 @@ impl Book {
             watcher(&before, &event, &transition, now);
         }
         self.violations += violations(&transition.service).len() as u64;
-        self.services.insert(key.clone(), Arc::new(transition.service));
+        self.put(key.clone(), transition.service);
         self.announce(sequence, wall_ms, &consequences, event);
         Ok(())
     }
@@ -259,7 +301,7 @@ impl Book {
             watcher(&before, &event, &transition, at);
         }
         let consequences = Consequences::of(&transition);
-        self.services.insert(key, Arc::new(transition.service));
+        self.put(key, transition.service);
         self.announce(record.sequence, record.content.wall_ms, &consequences, event);
     }
 
@@ -273,19 +315,22 @@ impl Book {
     }
 
     fn announce(&self, sequence: Sequence, at_ms: u64, about: &Consequences, event: Event) {
+        let Some(listeners) = self.listeners() else { return };
         let verdict = record::verdict_of(event);
         for id in about.rollouts.keys() {
             let lines = record::to_lines(sequence, at_ms, about, *id, verdict.as_ref());
             for event in lines {
-                // Nobody following is fine.
-                let _ = self.lines.send(Line { rollout: *id, event });
+                // Nobody following any more is fine.
+                let _ = listeners.send(Line { rollout: *id, event });
             }
         }
     }
 
     /// Sends a line that is not worth the journal: live figures.
     pub(crate) fn announce_progress(&self, rollout: RolloutId, event: RolloutEvent) {
-        let _ = self.lines.send(Line { rollout, event });
+        if let Some(listeners) = self.listeners() {
+            let _ = listeners.send(Line { rollout, event });
+        }
     }
 
     /// Everything written about one rollout after a place, oldest first.

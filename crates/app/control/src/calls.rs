@@ -206,7 +206,7 @@ impl Driver {
                 .problem(format!("rollout {id} has not ended"))
                 .hint("only an ended rollout can be tried again")
         })?;
-        let request = self.new_request(asked.kind, asked.release, asked.policy, by);
+        let request = self.new_request(asked.kind, asked.release.clone(), asked.policy.clone(), by);
         let request = Request { accept_no_rollback: asked.accept_no_rollback, ..request };
         self.submit(&service.key, request)
     }

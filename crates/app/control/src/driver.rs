@@ -1,7 +1,7 @@
 //! All state of the control plane: takes messages in, decides what follows from them. What is to be
 //! done about it is left as orders, which `hands` carries out; nothing here waits, asks or sleeps.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,8 +77,27 @@ pub(crate) enum Message {
 
 /// The newest report of the data plane.
 pub(crate) struct Heard {
+    /// Its versions in order.
     pub(crate) report: Report,
     pub(crate) received: Instant,
+    /// Requests on their way, by instance; those that have none are left out.
+    in_flight: HashMap<InstanceId, u64>,
+}
+
+impl Heard {
+    fn now(mut report: Report) -> Self {
+        report.arms.sort_by(|one, other| one.arm.cmp(&other.arm));
+        let mut in_flight = HashMap::new();
+        for (id, count) in report.arms.iter().flat_map(|arm| &arm.in_flight_by_instance) {
+            *in_flight.entry(id.clone()).or_default() += count;
+        }
+        Self { report, received: Instant::now(), in_flight }
+    }
+
+    /// Requests on their way to an instance.
+    pub(crate) fn in_flight(&self, id: &InstanceId) -> u64 {
+        self.in_flight.get(id).copied().unwrap_or(0)
+    }
 }
 
 /// All state of the control plane.
@@ -99,6 +118,12 @@ pub(crate) struct Driver {
     pub(crate) before: BTreeMap<ServiceKey, (RolloutId, ArmStats)>,
     pub(crate) tallies: HashMap<ServiceKey, Tally>,
     pub(crate) hooks: HashSet<(RolloutId, usize)>,
+    /// Services whose instances are to be compared with what their states want.
+    pub(crate) unsettled: BTreeSet<ServiceKey>,
+    /// Services whose rollouts are to be looked after: their state is another one.
+    pub(crate) unattended: BTreeSet<ServiceKey>,
+    /// Every rollout is to be looked after: there are new figures.
+    pub(crate) attend_all: bool,
     pub(crate) measured_at: Option<Instant>,
     pub(crate) progress_at: Option<Instant>,
     /// The journal did not take a record: nothing is tried again before this.
@@ -126,6 +151,9 @@ impl Driver {
             before: BTreeMap::new(),
             tallies: HashMap::new(),
             hooks: HashSet::new(),
+            unsettled: BTreeSet::new(),
+            unattended: BTreeSet::new(),
+            attend_all: true,
             measured_at: None,
             progress_at: None,
             journal_rests_until: None,
@@ -170,6 +198,7 @@ impl Driver {
                 self.apply(&key, event);
                 // If it could not be written, the step still waits and the hook runs once more.
                 self.hooks.remove(&(rollout, position));
+                self.unattended.insert(key);
             }
             Message::Used(key, id, usage) => {
                 if let Some(trial) = self.trials.get_mut(&key) {
@@ -197,6 +226,10 @@ impl Driver {
     fn listed(&mut self, list: Vec<Instance>) {
         self.runtime_error = None;
         let states = self.book.services();
+        if !self.fleet.is_listed() {
+            // Of those that are gone nobody will ever report anything.
+            states.keys().for_each(|key| self.fleet.touch(key));
+        }
         let before = |instance: &Instance| -> Option<InstanceHealth> {
             let pool = states.get(&instance.spec.key)?.pools.get(&instance.spec.release)?;
             let known = pool.instances.iter().find(|report| report.id == instance.spec.id)?;
@@ -280,10 +313,11 @@ impl Driver {
     }
 
     fn reported(&mut self, result: Result<Report, data_plane::Error>) {
+        self.attend_all = true;
         match result {
             Ok(report) => {
                 self.publisher.reported(&report);
-                self.heard = Some(Heard { report, received: Instant::now() });
+                self.heard = Some(Heard::now(report));
                 self.remember_baselines();
             }
             Err(_) => self.heard = None,

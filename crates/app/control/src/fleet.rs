@@ -12,7 +12,6 @@ use switchback_domain::{
     InstanceHealth, InstanceId, InstanceReport, ReleaseId, ServiceKey, Timestamp,
 };
 use switchback_engine::Service;
-use switchback_ports::data_plane::Report;
 use switchback_ports::runtime::{Instance, ProcessState};
 
 use crate::clock::Instant;
@@ -27,12 +26,36 @@ const REASON_EVERY: Duration = Duration::from_secs(2);
 type Identity = (u32, Option<SocketAddr>);
 
 /// An instance on its way out.
-#[derive(Debug, Clone, Copy)]
 struct Retiring {
+    key: ServiceKey,
     /// Since when no table sends anything new to it.
     excluded_since: Option<Instant>,
     /// Its stop was ordered.
     stopping: bool,
+}
+
+/// A start that was ordered.
+struct Start {
+    key: ServiceKey,
+    /// Whether the runtime has answered since.
+    answered: bool,
+}
+
+/// A start that failed.
+struct FailedStart {
+    key: ServiceKey,
+    why: String,
+    at: Instant,
+}
+
+/// What the engine should be told about the instances of a release.
+pub(crate) enum News {
+    /// It knows.
+    Known,
+    /// Only a reason has changed, and that was told a moment ago.
+    Later,
+    /// This.
+    Now(Vec<InstanceReport>),
 }
 
 /// Everything known about instances.
@@ -44,11 +67,14 @@ pub(crate) struct Fleet {
     probing: HashMap<InstanceId, Identity>,
     /// Gone since they were last asked for: their probe tasks are to end.
     unprobed: Vec<InstanceId>,
-    /// Starts that were ordered; whether the runtime has answered since.
-    starting: HashMap<InstanceId, bool>,
-    failed_starts: HashMap<InstanceId, (String, Instant)>,
-    retiring: HashMap<InstanceId, Retiring>,
+    starting: HashMap<InstanceId, Start>,
+    failed_starts: BTreeMap<InstanceId, FailedStart>,
+    retiring: BTreeMap<InstanceId, Retiring>,
     reported: HashMap<ReleaseId, Instant>,
+    /// Services of whose instances the engine may not know everything.
+    untold: BTreeSet<ServiceKey>,
+    /// Services whose instances may not be the ones that are wanted.
+    unsettled: BTreeSet<ServiceKey>,
 }
 
 impl Fleet {
@@ -65,6 +91,39 @@ impl Fleet {
         self.seen.values()
     }
 
+    /// A service's instances, in the order of their ids.
+    pub(crate) fn instances_of(&self, key: &ServiceKey) -> impl Iterator<Item = &Instance> {
+        let seen = self.seen.range(InstanceId::all_of(key)).map(|(_, instance)| instance);
+        seen.filter(move |instance| instance.spec.key == *key)
+    }
+
+    /// Something about a service's instances may have changed.
+    pub(crate) fn touch(&mut self, key: &ServiceKey) {
+        for set in [&mut self.untold, &mut self.unsettled] {
+            if !set.contains(key) {
+                set.insert(key.clone());
+            }
+        }
+    }
+
+    /// Services of whose instances the engine may not know everything.
+    pub(crate) fn untold(&self) -> &BTreeSet<ServiceKey> {
+        &self.untold
+    }
+
+    /// The engine knows everything about a service's instances.
+    pub(crate) fn told(&mut self, key: &ServiceKey) {
+        self.untold.remove(key);
+    }
+
+    /// Services whose instances may not be the ones that are wanted, since this was last asked.
+    /// A failed start may always be due again.
+    pub(crate) fn take_unsettled(&mut self) -> BTreeSet<ServiceKey> {
+        let failed = self.failed_starts.values().map(|start| start.key.clone());
+        self.unsettled.extend(failed);
+        std::mem::take(&mut self.unsettled)
+    }
+
     pub(crate) fn vitals(&self, id: &InstanceId) -> Option<&Vitals> {
         self.vitals.get(id)
     }
@@ -77,12 +136,21 @@ impl Fleet {
         before: impl Fn(&Instance) -> Option<InstanceHealth>,
     ) -> Vec<Instance> {
         self.listed = true;
-        self.seen = list.into_iter().map(|i| (i.spec.id.clone(), i)).collect();
+        let seen = list.into_iter().map(|i| (i.spec.id.clone(), i)).collect();
+        let known = std::mem::replace(&mut self.seen, seen);
+        let mut touched: Vec<ServiceKey> = Vec::new();
         let seen = &self.seen;
+        let gone = known.iter().filter(|(id, _)| !seen.contains_key(id));
+        touched.extend(gone.map(|(_, instance)| instance.spec.key.clone()));
         self.vitals.retain(|id, _| seen.contains_key(id));
         // A list may be older than the answer: should it be, the start is ordered once more.
-        self.starting.retain(|id, answered| {
-            bug("start-never-over") || !*answered && seen.get(id).is_none_or(is_over)
+        self.starting.retain(|id, start| {
+            let keep =
+                bug("start-never-over") || !start.answered && seen.get(id).is_none_or(is_over);
+            if !keep {
+                touched.push(start.key.clone());
+            }
+            keep
         });
         let unprobed = &mut self.unprobed;
         self.probing.retain(|id, _| {
@@ -99,7 +167,11 @@ impl Fleet {
                 .entry(id.clone())
                 .or_insert_with(|| Vitals::new(checks, instance.restarts, before(instance)));
             vitals.process(checks, instance);
+            if known.get(id) != Some(instance) {
+                touched.push(instance.spec.key.clone());
+            }
         }
+        touched.iter().for_each(|key| self.touch(key));
         self.seen.values().filter(|instance| self.needs_probing(instance)).cloned().collect()
     }
 
@@ -131,22 +203,33 @@ impl Fleet {
         let (Some(instance), Some(vitals)) = (self.seen.get(id), self.vitals.get_mut(id)) else {
             return Advice::None;
         };
-        vitals.probed(&instance.spec.workload.health, role, result, now)
+        let (health, reason) = (vitals.health(), vitals.reason().map(ToOwned::to_owned));
+        let advice = vitals.probed(&instance.spec.workload.health, role, result, now);
+        if health != vitals.health() || reason.as_deref() != vitals.reason() {
+            let key = instance.spec.key.clone();
+            self.touch(&key);
+        }
+        advice
     }
 
-    pub(crate) fn start_ordered(&mut self, id: &InstanceId) {
-        self.starting.insert(id.clone(), false);
+    pub(crate) fn start_ordered(&mut self, key: &ServiceKey, id: &InstanceId) {
+        self.starting.insert(id.clone(), Start { key: key.clone(), answered: false });
         self.failed_starts.remove(id);
+        self.touch(key);
     }
 
     pub(crate) fn started(&mut self, id: &InstanceId, result: Result<(), String>) {
+        let Some(start) = self.starting.get_mut(id) else { return };
+        let key = start.key.clone();
         if let Err(why) = result {
             if !bug("failed-start-kept") {
                 self.starting.remove(id);
             }
-            self.failed_starts.insert(id.clone(), (why, Instant::now()));
-        } else if let Some(answered) = self.starting.get_mut(id) {
-            *answered = true;
+            let failed = FailedStart { key: key.clone(), why, at: Instant::now() };
+            self.failed_starts.insert(id.clone(), failed);
+            self.touch(&key);
+        } else {
+            start.answered = true;
         }
     }
 
@@ -160,7 +243,7 @@ impl Fleet {
     ) -> Vec<InstanceId> {
         let absent = |id: &InstanceId| {
             let failed = self.failed_starts.get(id);
-            let waits = failed.is_some_and(|(_, at)| at.elapsed() < START_AGAIN);
+            let waits = failed.is_some_and(|failed| failed.at.elapsed() < START_AGAIN);
             let gone = self.seen.get(id).is_none_or(is_over);
             gone && !self.starting.contains_key(id) && !waits
         };
@@ -172,26 +255,45 @@ impl Fleet {
         self.retiring.get(id).is_some_and(|retiring| retiring.stopping)
     }
 
-    /// Brings the list of instances on their way out up to date with what the states want, and
-    /// returns those whose stop is due: no table sends anything to them, and nothing of theirs is
-    /// on its way, or it had its time.
+    /// Brings the list of instances on their way out up to date with what a service wants, and
+    /// forgets failed starts of what it does not want any more.
+    pub(crate) fn settle(&mut self, key: &ServiceKey, wanted: &HashSet<InstanceId>) {
+        let of = self.retiring.range(InstanceId::all_of(key));
+        let is_back = |id: &InstanceId| wanted.contains(id) || !self.seen.contains_key(id);
+        let back = of.filter(|(id, retiring)| !retiring.stopping && is_back(id));
+        let back: Vec<_> = back.map(|(id, _)| id.clone()).collect();
+        let unwanted = self.instances_of(key).map(|instance| &instance.spec.id);
+        let unwanted = unwanted.filter(|id| !wanted.contains(*id));
+        let unwanted = unwanted.filter(|id| !self.retiring.contains_key(*id));
+        let unwanted: Vec<_> = unwanted.cloned().collect();
+        let failed = self.failed_starts.range(InstanceId::all_of(key)).map(|(id, _)| id);
+        let failed: Vec<_> = failed.filter(|id| !wanted.contains(*id)).cloned().collect();
+        if !(back.is_empty() && unwanted.is_empty() && failed.is_empty()) {
+            self.untold.insert(key.clone());
+        }
+        for id in back {
+            self.retiring.remove(&id);
+        }
+        for id in unwanted {
+            let key = key.clone();
+            self.retiring.insert(id, Retiring { key, excluded_since: None, stopping: false });
+        }
+        for id in failed {
+            self.failed_starts.remove(&id);
+        }
+    }
+
+    /// Those on their way out whose stop is due: no table sends anything to them, and nothing of
+    /// theirs is on its way, or it had its time.
     pub(crate) fn due_stops(
         &mut self,
-        wanted: &HashSet<InstanceId>,
         excluded: impl Fn(&InstanceId) -> bool,
         in_flight: impl Fn(&InstanceId) -> Option<u64>,
         drain_timeout: impl Fn(&Instance) -> Duration,
     ) -> Vec<(InstanceId, u64)> {
-        self.retiring.retain(|id, retiring| {
-            retiring.stopping || (!wanted.contains(id) && self.seen.contains_key(id))
-        });
         let mut due = Vec::new();
-        for (id, instance) in self.seen.iter().filter(|(id, _)| !wanted.contains(*id)) {
-            let unknown = Retiring { excluded_since: None, stopping: false };
-            let retiring = self.retiring.entry(id.clone()).or_insert(unknown);
-            if retiring.stopping {
-                continue;
-            }
+        for (id, retiring) in &mut self.retiring {
+            let Some(instance) = self.seen.get(id).filter(|_| !retiring.stopping) else { continue };
             if !excluded(id) && !bug("stopped-while-served") {
                 retiring.excluded_since = None;
                 continue;
@@ -211,6 +313,9 @@ impl Fleet {
 
     /// A stop ended; on failure it is tried again.
     pub(crate) fn stopped(&mut self, id: &InstanceId, gone: bool) {
+        let seen = self.seen.get(id).map(|instance| &instance.spec.key);
+        let key = seen.or_else(|| Some(&self.retiring.get(id)?.key)).cloned();
+        key.iter().for_each(|key| self.touch(key));
         if gone {
             self.retiring.remove(id);
             self.seen.remove(id);
@@ -223,17 +328,15 @@ impl Fleet {
         }
     }
 
-    /// What the engine should be told about the instances of a release; `None` when it knows. A
-    /// changed reason alone is told now and then, and `at_once` when a decision is due: whoever
-    /// gives up names the last answer.
-    pub(crate) fn news(
-        &mut self,
-        service: &Service,
-        release: &ReleaseId,
-        at_once: bool,
-    ) -> Option<Vec<InstanceReport>> {
+    /// What the engine should be told about the instances of a release. A changed reason alone is
+    /// told now and then, and `at_once` when a decision is due: whoever gives up names the last
+    /// answer.
+    pub(crate) fn news(&mut self, service: &Service, release: &ReleaseId, at_once: bool) -> News {
         let reports = self.reports(&service.key, release);
         let known = service.pools.get(release).map_or(&[][..], |pool| &pool.instances);
+        if known == reports {
+            return News::Known;
+        }
         let same_but_reason = known.len() == reports.len()
             && known.iter().zip(&reports).all(|(old, new)| {
                 // The first reason is news.
@@ -242,28 +345,30 @@ impl Fleet {
             });
         let recently =
             !at_once && self.reported.get(release).is_some_and(|at| at.elapsed() < REASON_EVERY);
-        if known == reports || (same_but_reason && recently) {
-            return None;
+        if same_but_reason && recently {
+            return News::Later;
         }
         self.reported.insert(release.clone(), Instant::now());
-        Some(reports)
+        News::Now(reports)
     }
 
     fn reports(&self, key: &ServiceKey, release: &ReleaseId) -> Vec<InstanceReport> {
-        let of_release =
-            |instance: &&Instance| instance.spec.key == *key && instance.spec.release == *release;
-        let mut reports: Vec<_> =
-            self.seen.values().filter(of_release).map(|seen| self.report(seen)).collect();
+        let of_release = self.instances_of(key).filter(|seen| seen.spec.release == *release);
+        let mut reports: Vec<_> = of_release.map(|seen| self.report(seen)).collect();
+        let mut failed = self.failed_starts.range(InstanceId::all_of(key)).peekable();
+        if failed.peek().is_none() {
+            return reports;
+        }
         let prefix = InstanceId::new(key, release, 0);
         let prefix = prefix.as_str().trim_end_matches('0').to_owned();
-        for (id, (why, _)) in &self.failed_starts {
+        for (id, failed) in failed {
             if id.as_str().starts_with(&prefix) && !self.seen.contains_key(id) {
                 reports.push(InstanceReport {
                     id: id.clone(),
                     address: None,
                     health: InstanceHealth::Starting,
                     restarts: 0,
-                    reason: Some(why.clone()),
+                    reason: Some(failed.why.clone()),
                 });
             }
         }
@@ -286,23 +391,14 @@ impl Fleet {
         }
     }
 
-    /// Failed starts of instances that nobody wants any more.
-    pub(crate) fn forget_failed_starts(&mut self, wanted: &HashSet<InstanceId>) {
-        self.failed_starts.retain(|id, _| wanted.contains(id));
-    }
-
     /// Releases of a service that have instances or failed starts.
     pub(crate) fn releases_of(&self, key: &ServiceKey) -> BTreeSet<ReleaseId> {
-        let of_key = self.seen.values().filter(|instance| instance.spec.key == *key);
-        of_key.map(|instance| instance.spec.release.clone()).collect()
+        self.instances_of(key).map(|instance| instance.spec.release.clone()).collect()
     }
 
     /// Probe failures of a release's instances since each was first seen.
     pub(crate) fn failed_probes(&self, key: &ServiceKey, release: &ReleaseId) -> u64 {
-        let of_release = self
-            .seen
-            .values()
-            .filter(|seen| seen.spec.key == *key && seen.spec.release == *release);
+        let of_release = self.instances_of(key).filter(|seen| seen.spec.release == *release);
         of_release
             .filter_map(|seen| self.vitals.get(&seen.spec.id))
             .map(Vitals::failed_probes)
@@ -318,11 +414,6 @@ fn is_over(instance: &Instance) -> bool {
             false
         }
     }
-}
-
-/// Requests on their way to an instance, by a report.
-pub(crate) fn in_flight(report: &Report, id: &InstanceId) -> u64 {
-    report.arms.iter().filter_map(|arm| arm.in_flight_by_instance.get(id)).sum()
 }
 
 #[cfg(test)]
@@ -344,7 +435,7 @@ mod tests {
         let (mut fleet, id) = (Fleet::default(), instance().spec.id);
         listed(&mut fleet, ProcessState::Stopping);
         assert_eq!(missing(&fleet), 1);
-        fleet.start_ordered(&id);
+        fleet.start_ordered(&instance().spec.key, &id);
         // The runtime stops it first, and looks the same for as long as that takes.
         listed(&mut fleet, ProcessState::Stopping);
         assert_eq!(missing(&fleet), 0);
@@ -358,7 +449,7 @@ mod tests {
     #[test]
     fn what_dies_right_after_its_start_is_started_again() {
         let (mut fleet, id) = (Fleet::default(), instance().spec.id);
-        fleet.start_ordered(&id);
+        fleet.start_ordered(&instance().spec.key, &id);
         fleet.started(&id, Ok(()));
         listed(&mut fleet, ProcessState::Lost);
         assert_eq!(missing(&fleet), 1);

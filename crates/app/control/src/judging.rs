@@ -18,11 +18,11 @@ use crate::metrics::Watch;
 /// How often the same verdict is worth a record: people following want to know what is missing.
 const SPEAK_EVERY: Duration = Duration::from_secs(5);
 
-/// The figures of one service's arm in a report.
+/// The figures of one service's arm in a report whose arms are in order.
 pub(crate) fn arm(report: &Report, key: &ServiceKey, release: &ReleaseId) -> ArmStats {
-    let found =
-        report.arms.iter().find(|arm| arm.arm.service == *key && arm.arm.release == *release);
-    found.map(|arm| arm.stats.clone()).unwrap_or_default()
+    let wanted = (key, release);
+    let found = report.arms.binary_search_by(|at| (&at.arm.service, &at.arm.release).cmp(&wanted));
+    found.map(|at| report.arms[at].stats.clone()).unwrap_or_default()
 }
 
 /// Processor use of instances, from cumulative seconds.

@@ -75,7 +75,7 @@ impl Driver {
     }
 
     fn service_status(&self, service: &Service) -> switchback_api::ServiceStatus {
-        let mine = self.fleet.instances().filter(|i| i.spec.key == service.key);
+        let mine = self.fleet.instances_of(&service.key);
         let instance = |instance: &Instance| InstanceStatus {
             version: instance.spec.version.clone(),
             report: self.fleet.report(instance),

@@ -12,7 +12,7 @@ use switchback_domain::{
     InstanceHealth, InstanceId, InstanceReport, ReleaseId, ServiceKey, Timestamp, Weight,
 };
 use switchback_engine::{
-    Counts, Effect, Event, EventKind, Pool, Rollout, RolloutId, Service, outstanding,
+    Counts, Effect, Event, EventKind, Pool, Rollout, RolloutId, Service, outstanding, wakes_at,
 };
 use switchback_ports::journal;
 use switchback_ports::runtime::{Instance, InstanceSpec};
@@ -20,7 +20,7 @@ use switchback_ports::runtime::{Instance, InstanceSpec};
 use crate::book::ApplyError;
 use crate::clock::Instant;
 use crate::driver::Driver;
-use crate::fleet;
+use crate::fleet::News;
 use crate::judging::{self, Look, Tally, Task, Trial};
 use crate::order::Order;
 use crate::traffic::Next;
@@ -117,60 +117,64 @@ impl Driver {
 
     /// Tells the engine about instances it does not know this of. Says whether there was news.
     fn tell_pools(&mut self) -> bool {
-        let (now, mut told) = (self.now(), false);
-        for key in self.book.services().keys().cloned().collect::<Vec<_>>() {
-            let service = self.book.service(&key);
-            let mut releases: BTreeSet<ReleaseId> = self.fleet.releases_of(&key);
-            releases.extend(service.pools.keys().cloned());
-            for release in releases {
-                let service = self.book.service(&key);
-                let at_once = is_due(&service, now);
-                let Some(instances) = self.fleet.news(&service, &release, at_once) else {
-                    continue;
-                };
-                told |= self.apply(&key, EventKind::PoolObserved { release, instances });
+        let (now, before) = (self.now(), self.book.changes());
+        let mut keys = self.fleet.untold().clone();
+        keys.extend(self.due(now));
+        for key in keys {
+            if self.tell_pools_of(&key, now) {
+                self.fleet.told(&key);
             }
         }
-        told && !self.journal_rests()
+        self.book.changes() != before && !self.journal_rests()
+    }
+
+    /// Tells the engine about a service's instances. Says whether it knows everything now.
+    fn tell_pools_of(&mut self, key: &ServiceKey, now: Timestamp) -> bool {
+        let mut releases: BTreeSet<ReleaseId> = self.fleet.releases_of(key);
+        releases.extend(self.book.service(key).pools.keys().cloned());
+        let mut all_told = true;
+        for release in releases {
+            let service = self.book.service(key);
+            let at_once = is_due(&service, now);
+            all_told &= match self.fleet.news(&service, &release, at_once) {
+                News::Known => true,
+                News::Later => false,
+                News::Now(instances) => {
+                    self.apply(key, EventKind::PoolObserved { release, instances })
+                }
+            };
+        }
+        all_told
     }
 
     /// When states want to be looked at again.
     pub(crate) fn wakeups(&self) -> impl Iterator<Item = Timestamp> {
-        self.book.services().values().flat_map(|s| outstanding(s)).filter_map(|effect| match effect
-        {
-            Effect::WakeAt(at) => Some(at),
-            Effect::KeepPool { .. }
-            | Effect::Publish { .. }
-            | Effect::CheckWayBack { .. }
-            | Effect::RunHook { .. }
-            | Effect::Judge { .. } => None,
-        })
+        self.book.active().filter_map(|(_, service)| wakes_at(service))
     }
 
-    /// Tells services whose time has come. Says whether one had.
+    /// The services whose time has come.
+    fn due(&self, now: Timestamp) -> Vec<ServiceKey> {
+        let due = self.book.active().filter(|(_, service)| is_due(service, now));
+        due.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Tells services whose time has come. Says whether that moved one.
     pub(crate) fn tick(&mut self) -> bool {
-        let now = self.now();
-        let states = self.book.services();
-        let due: Vec<_> =
-            states.iter().filter(|(_, s)| is_due(s, now)).map(|(key, _)| key.clone()).collect();
-        let mut moved = false;
-        for key in due {
-            let before = self.book.service(&key);
-            let taken = self.apply(&key, EventKind::Ticked);
-            moved |= taken && self.book.services().get(&key) != Some(&before);
+        let before = self.book.changes();
+        for key in self.due(self.now()) {
+            self.apply(&key, EventKind::Ticked);
         }
-        moved
+        self.book.changes() != before
     }
 
     /// Publishes what is wanted. Says whether the engine learned of an acknowledgement.
     fn settle_traffic(&mut self) -> bool {
-        match self.publisher.next(self.book.services()) {
+        match self.publisher.next(self.book.services(), self.book.changes()) {
             Next::Wait => false,
             Next::Served(shifts) => {
-                let states = self.book.services();
-                let waits = states.values().any(|service| !service.traffic.is_acknowledged());
+                let before = self.book.changes();
                 self.acknowledge(&shifts);
-                waits
+                self.book.changes() != before
             }
             Next::Publish(table, shifts) => {
                 self.orders.push(Order::Publish { table, shifts });
@@ -179,40 +183,54 @@ impl Driver {
         }
     }
 
+    /// Takes over which services' states have changed.
+    fn note_changed(&mut self) {
+        let changed = self.book.take_changed();
+        self.unattended.extend(changed.iter().cloned());
+        self.unsettled.extend(changed);
+    }
+
     fn settle_instances(&mut self) {
+        self.note_changed();
+        let mut keys = std::mem::take(&mut self.unsettled);
+        keys.extend(self.fleet.take_unsettled());
+        for key in keys {
+            self.settle_instances_of(&key);
+        }
+        self.stop_unwanted();
+    }
+
+    fn settle_instances_of(&mut self, key: &ServiceKey) {
         let mut wanted = HashSet::new();
         let mut to_start = Vec::new();
-        for service in self.book.services().values() {
-            for (release, pool) in &service.pools {
-                let ordinals = 0..pool.desired;
-                wanted.extend(ordinals.map(|n| InstanceId::new(&service.key, release, n)));
-                let Some(known) = service.releases.get(release) else { continue };
-                for id in self.fleet.missing(&service.key, release, pool.desired) {
-                    to_start.push(InstanceSpec {
-                        id,
-                        project: self.settings.project.clone(),
-                        key: service.key.clone(),
-                        release: release.clone(),
-                        version: known.version.clone(),
-                        workload: known.workload.clone(),
-                    });
-                }
+        let service = self.book.service(key);
+        for (release, pool) in &service.pools {
+            wanted.extend((0..pool.desired).map(|n| InstanceId::new(key, release, n)));
+            let Some(known) = service.releases.get(release) else { continue };
+            for id in self.fleet.missing(key, release, pool.desired) {
+                to_start.push(InstanceSpec {
+                    id,
+                    project: self.settings.project.clone(),
+                    key: key.clone(),
+                    release: release.clone(),
+                    version: known.version.clone(),
+                    workload: known.workload.clone(),
+                });
             }
         }
         for spec in to_start {
             self.start(spec);
         }
-        self.fleet.forget_failed_starts(&wanted);
-        self.stop_unwanted(&wanted);
+        self.fleet.settle(key, &wanted);
     }
 
     fn start(&mut self, spec: InstanceSpec) {
-        self.fleet.start_ordered(&spec.id);
+        self.fleet.start_ordered(&spec.key, &spec.id);
         let generation = self.generation();
         self.orders.push(Order::Start { spec: Box::new(spec), generation });
     }
 
-    fn stop_unwanted(&mut self, wanted: &HashSet<InstanceId>) {
+    fn stop_unwanted(&mut self) {
         let (publisher, heard) = (&self.publisher, self.heard.as_ref());
         let states = self.book.services();
         let drain_timeout = |instance: &Instance| {
@@ -225,10 +243,9 @@ impl Driver {
         };
         let in_flight = |id: &InstanceId| {
             let heard = heard.filter(|h| publisher.is_current(&h.report, h.received))?;
-            Some(fleet::in_flight(&heard.report, id))
+            Some(heard.in_flight(id))
         };
-        let due =
-            self.fleet.due_stops(wanted, |id| publisher.excludes(id), in_flight, drain_timeout);
+        let due = self.fleet.due_stops(|id| publisher.excludes(id), in_flight, drain_timeout);
         for (id, cut) in due {
             self.stop(id, cut);
         }
@@ -251,10 +268,18 @@ impl Driver {
         self.announce(service, rollout, "note", text);
     }
 
-    /// Sees to the effects that are neither instances nor traffic. Says whether a verdict was told.
+    /// Sees to the effects that are neither instances nor traffic, where the state or the figures
+    /// are new. Says whether a verdict was told.
     fn settle_effects(&mut self) -> bool {
         let mut told = false;
-        let keys: Vec<_> = self.book.services().keys().cloned().collect();
+        self.note_changed();
+        let mut keys = std::mem::take(&mut self.unattended);
+        if std::mem::take(&mut self.attend_all) {
+            keys.extend(self.book.active().map(|(key, _)| key.clone()));
+        }
+        if keys.is_empty() {
+            return false;
+        }
         let measure = self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
         if measure {
             self.measured_at = Some(Instant::now());
@@ -420,7 +445,7 @@ impl Driver {
             return;
         }
         self.progress_at = Some(Instant::now());
-        let keys: Vec<_> = self.book.services().keys().cloned().collect();
+        let keys: Vec<_> = self.book.active().map(|(key, _)| key.clone()).collect();
         for key in keys {
             let counts = self.counts(&key).unwrap_or_default();
             let Some(service) = self.book.services().get(&key) else { continue };
@@ -454,7 +479,7 @@ fn comes_up(pool: &Pool, required: u32) -> bool {
 
 /// Whether a service wanted to be looked at by now.
 fn is_due(service: &Service, now: Timestamp) -> bool {
-    outstanding(service).iter().any(|effect| matches!(effect, Effect::WakeAt(at) if *at <= now))
+    wakes_at(service).is_some_and(|at| at <= now)
 }
 
 /// Custom metrics whose next run is due.

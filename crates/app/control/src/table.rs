@@ -166,7 +166,7 @@ fn effective_split(decided: &Split<ReleaseId>, arms: &[Arm]) -> Split<ReleaseId>
 #[cfg(test)]
 mod tests {
     use switchback_domain::route::{Affinity, RequestMatch, RouteRules};
-    use switchback_domain::{InstanceReport, Release, Timestamp};
+    use switchback_domain::{InstanceReport, Release, Timestamp, Workload};
     use switchback_engine::{EventKind, Request, RequestKind, RolloutId};
 
     use super::*;
@@ -209,7 +209,7 @@ mod tests {
             service(&[("v1", InstanceHealth::Ready), ("v2", InstanceHealth::Starting)]);
         let (old, new) = (release("v1").id, release("v2").id);
         service.traffic.split = Split::between(old.clone(), new, Weight::from_percent(5));
-        service.revisions.push(crate::testing::revision(&old));
+        service.revisions.push(Arc::new(crate::testing::revision(&old)));
         let table = table_of(service);
         assert_eq!(table.routes[0].split, Split::all(old));
     }
@@ -225,9 +225,10 @@ mod tests {
 
     /// The release with other rules for its route.
     fn ruled(version: &str, rules: RouteRules) -> Release {
-        let mut release = release(version);
-        release.workload.route.as_mut().unwrap().rules = rules;
-        Release::new(release.key, release.version, release.workload)
+        let release = release(version);
+        let mut workload = Workload::clone(&release.workload);
+        workload.route.as_mut().unwrap().rules = rules;
+        Release::new(release.key, release.version, workload)
     }
 
     /// `v1` serves, and `next` is being brought in.
@@ -237,7 +238,7 @@ mod tests {
         service.traffic.split = Split::all(old.clone());
         let revision = crate::testing::revision(&old);
         let policy = revision.policy.clone();
-        service.revisions.push(revision);
+        service.revisions.push(Arc::new(revision));
         let request = Request {
             id: RolloutId(7),
             kind: RequestKind::Deploy,

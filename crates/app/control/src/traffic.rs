@@ -17,7 +17,7 @@ use crate::table;
 /// Pause before a refused or unanswered table is published again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
 
-/// The decisions that a table carries, by service.
+/// The decisions that a table carries and that are not known to hold, by service.
 pub type Shifts = BTreeMap<ServiceKey, u64>;
 
 /// What is served, and what is on its way to be.
@@ -35,6 +35,8 @@ pub(crate) struct Publisher {
 /// A table that is in force.
 struct Served {
     table: Table,
+    /// It was what the states wanted when so many had been taken over.
+    fits: Option<u64>,
     instances: HashSet<InstanceId>,
     since: Instant,
 }
@@ -43,9 +45,9 @@ struct Served {
 pub(crate) enum Next {
     /// Publish this; it carries these decisions.
     Publish(Table, Shifts),
-    /// The data plane serves what is wanted; these decisions hold.
+    /// The data plane serves what is wanted; these decisions hold and are not known to.
     Served(Shifts),
-    /// Something is on its way, or the next try is not due.
+    /// Something is on its way, or the next try is not due, or all is as it was.
     Wait,
 }
 
@@ -66,15 +68,24 @@ impl Publisher {
         self.epoch = epoch;
     }
 
-    /// Compares what the states want with what is served.
-    pub(crate) fn next(&mut self, services: &BTreeMap<ServiceKey, Arc<Service>>) -> Next {
+    /// Compares what the states want with what is served. `changes` counts the states taken over.
+    pub(crate) fn next(
+        &mut self,
+        services: &BTreeMap<ServiceKey, Arc<Service>>,
+        changes: u64,
+    ) -> Next {
         let waits = self.failed.as_ref().is_some_and(|(_, at)| at.elapsed() < PUBLISH_AGAIN);
-        if self.on_its_way.is_some() || waits {
+        let fits = self.served.as_ref().is_some_and(|served| served.fits == Some(changes));
+        if self.on_its_way.is_some() || waits || fits {
             return Next::Wait;
         }
-        let shifts = services.iter().map(|(key, s)| (key.clone(), s.traffic.shift)).collect();
+        let open = services.iter().filter(|(_, service)| !service.traffic.is_acknowledged());
+        let shifts: Shifts = open.map(|(key, s)| (key.clone(), s.traffic.shift)).collect();
         let wanted = table::build(services, self.generation);
-        if self.served.as_ref().is_some_and(|served| same_content(&served.table, &wanted)) {
+        if let Some(served) = self.served.as_mut()
+            && same_content(&served.table, &wanted)
+        {
+            served.fits = shifts.is_empty().then_some(changes);
             return Next::Served(shifts);
         }
         if !bug("generation-kept") {
@@ -91,7 +102,7 @@ impl Publisher {
         let instances = self.on_its_way.take().unwrap_or_else(|| instances(&table));
         self.failed = result.as_ref().err().map(|error| (error.to_string(), now));
         match result {
-            Ok(_) => self.served = Some(Served { table, instances, since: now }),
+            Ok(_) => self.served = Some(Served { table, fits: None, instances, since: now }),
             Err(Error::Refused(_)) => {}
             Err(_) if bug("unanswered-is-unserved") => {}
             Err(Error::Unavailable(_) | Error::Fenced { .. }) => self.served = None,

@@ -49,7 +49,7 @@ impl Driver {
     /// not bet on what it has seen.
     pub(crate) fn remember_baselines(&mut self) {
         let Some(heard) = &self.heard else { return };
-        for (key, service) in self.book.services() {
+        for (key, service) in self.book.active() {
             let Some(rollout) = &service.rollout else { continue };
             let Some(baseline) = &rollout.baseline else { continue };
             let has_begun = service.weight_of(rollout.candidate()) != Weight::ZERO;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,17 @@ pub struct InstanceId(String);
 impl InstanceId {
     /// The instance `ordinal` (from 0) of a release.
     pub fn new(key: &ServiceKey, release: &ReleaseId, ordinal: u32) -> Self {
-        Self(format!("{}.{}.{}.{ordinal}", key.environment, key.service, release.short()))
+        let (environment, service) = (key.environment.as_str(), key.service.as_str());
+        let (release, ordinal) = (release.short(), ordinal.to_string());
+        Self([environment, service, release, &ordinal].join("."))
+    }
+
+    /// Where the ids of all instances of a service lie in their order, and no others.
+    pub fn all_of(key: &ServiceKey) -> Range<Self> {
+        let (environment, service) = (key.environment.as_str(), key.service.as_str());
+        // Names hold no dot, and a slash is what comes after it.
+        let end = |mark: &str| Self([environment, ".", service, mark].concat());
+        end(".")..end("/")
     }
 
     /// An id read back from where an adapter stored it.
@@ -67,4 +78,28 @@ pub struct InstanceReport {
     pub restarts: u32,
     /// Probes failed in a row, or the last exit: the newest reason why it is not ready.
     pub reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EnvironmentName, ServiceName};
+
+    #[test]
+    fn the_instances_of_a_service_lie_together() {
+        let key = |service: &str| {
+            let environment = EnvironmentName::new("prod").unwrap();
+            ServiceKey::new(environment, ServiceName::new(service).unwrap())
+        };
+        let release = ReleaseId::from_stored("c0ffee00c0ffee00");
+        let range = InstanceId::all_of(&key("api"));
+        for ordinal in [0, 9, 10, 4_000_000_000] {
+            let id = InstanceId::new(&key("api"), &release, ordinal);
+            assert_eq!(id.as_str(), format!("prod.api.c0ffee00.{ordinal}"));
+            assert!(range.contains(&id));
+            for other in ["ap", "api-2", "api0", "apis", "b"] {
+                assert!(!range.contains(&InstanceId::new(&key(other), &release, ordinal)));
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A release: one immutable unit with a hash.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -44,8 +45,8 @@ pub struct Release {
     pub key: ServiceKey,
     /// As its users call it.
     pub version: Version,
-    /// What runs.
-    pub workload: Workload,
+    /// What runs; one and the same wherever the release is referred to.
+    pub workload: Arc<Workload>,
 }
 
 impl Release {
@@ -53,7 +54,7 @@ impl Release {
     pub fn new(key: ServiceKey, version: Version, workload: Workload) -> Self {
         let content = serde_json::to_vec(&(&key, &version, &workload)).unwrap_or_default();
         let id = ReleaseId(hexadecimal(&Sha256::digest(&content)));
-        Self { id, key, version, workload }
+        Self { id, key, version, workload: Arc::new(workload) }
     }
 
     /// This version's artefact (command and directory) with the configuration (environment,
@@ -64,7 +65,7 @@ impl Release {
             runtime: self.workload.runtime,
             command: self.workload.command.clone(),
             working_dir: self.workload.working_dir.clone(),
-            ..other.workload.clone()
+            ..Workload::clone(&other.workload)
         };
         Self::new(self.key.clone(), self.version.clone(), workload)
     }

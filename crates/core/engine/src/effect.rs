@@ -88,6 +88,12 @@ pub fn outstanding(service: &Service) -> Vec<Effect> {
     effects
 }
 
+/// When the service wants to be looked at although nothing happened: the alarm clock among
+/// [`outstanding`], without the rest.
+pub fn wakes_at(service: &Service) -> Option<Timestamp> {
+    service.rollout.as_ref().and_then(wakeup)
+}
+
 fn step_effect(rollout: &Rollout) -> Option<Effect> {
     let (id, position) = (rollout.request.id, rollout.position);
     if rollout.passed || rollout.paused.is_some() {

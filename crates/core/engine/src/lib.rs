@@ -12,7 +12,7 @@ mod service;
 mod step;
 mod words;
 
-pub use effect::{Effect, outstanding};
+pub use effect::{Effect, outstanding, wakes_at};
 pub use event::{Command, Counts, Event, EventKind, Note, NoteKind, Rejection, Transition};
 pub use invariant::{Violation, violations};
 pub use plan::{PlanStep, plan};

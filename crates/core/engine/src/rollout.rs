@@ -1,6 +1,7 @@
 //! One attempt to bring a release of a service into an environment.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use switchback_domain::seeded::bug;
@@ -140,13 +141,13 @@ pub struct Paused {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// What was asked for.
-    pub request: Request,
+    pub request: Arc<Request>,
     /// What serves until the promotion; `None` at the first deployment.
     pub baseline: Option<ReleaseId>,
     /// Its version, for people.
     pub baseline_version: Option<Version>,
     /// The steps, fixed at the start.
-    pub plan: Vec<PlanStep>,
+    pub plan: Arc<Vec<PlanStep>>,
     /// The step that runs: an index into `plan`.
     pub position: usize,
     /// Where it is.

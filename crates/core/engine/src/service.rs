@@ -1,6 +1,7 @@
 //! The state of one service in one environment: what the journal rebuilds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use switchback_domain::route::{Destination, RouteMode};
@@ -25,7 +26,7 @@ pub struct Service {
     /// Which.
     pub key: ServiceKey,
     /// Promoted releases, oldest first; the last one is the stable version.
-    pub revisions: Vec<Revision>,
+    pub revisions: Vec<Arc<Revision>>,
     /// Every release that a revision, pool, rollout or waiting request refers to.
     pub releases: BTreeMap<ReleaseId, Release>,
     /// Instances wanted and seen, per release.
@@ -37,7 +38,7 @@ pub struct Service {
     /// Requests that wait for it, oldest first.
     pub queue: Vec<Request>,
     /// Rollouts that ended, oldest first, at most [`ENDED_MAX`].
-    pub ended: Vec<EndedRollout>,
+    pub ended: Vec<Arc<EndedRollout>>,
     /// What operators had its route do, oldest first, at most [`OPERATIONS_MAX`]; the last one is
     /// in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -151,7 +152,7 @@ impl Service {
 
     /// The promoted release.
     pub fn stable(&self) -> Option<&Revision> {
-        self.revisions.last()
+        self.revisions.last().map(|revision| &**revision)
     }
 
     /// The pool of a release; an empty one if there is none.
@@ -168,9 +169,10 @@ impl Service {
     /// release than the stable one.
     pub fn revision_to_restore(&self, number: Option<u64>) -> Option<&Revision> {
         let stable = &self.stable()?.release;
+        let mut revisions = self.revisions.iter().map(|revision| &**revision);
         match number {
-            Some(number) => self.revisions.iter().find(|revision| revision.number == number),
-            None => self.revisions.iter().rev().find(|revision| revision.release != *stable),
+            Some(number) => revisions.find(|revision| revision.number == number),
+            None => revisions.rev().find(|revision| revision.release != *stable),
         }
     }
 

@@ -12,6 +12,8 @@ mod scenario_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::sync::Arc;
+
 use switchback_domain::{ReleaseId, Split, Timestamp};
 
 use crate::effect::outstanding;
@@ -149,6 +151,7 @@ impl Work {
         let passed = self.now.since(asked.asked_at).as_millis();
         let ended_wall_ms = asked.wall_ms.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX));
         let ended_at = self.now;
-        self.service.ended.push(EndedRollout { rollout, ending, ended_at, ended_wall_ms });
+        let ended = EndedRollout { rollout, ending, ended_at, ended_wall_ms };
+        self.service.ended.push(Arc::new(ended));
     }
 }

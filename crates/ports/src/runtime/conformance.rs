@@ -2,6 +2,7 @@
 //! their tests against the real thing, the fake runs it against itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
@@ -42,7 +43,7 @@ pub fn spec(command: &[String], ordinal: u32) -> InstanceSpec {
         key,
         release,
         version: Version::new("v1").expect("a valid version"),
-        workload: Workload {
+        workload: Arc::new(Workload {
             runtime: RuntimeKind::Process,
             command: command.to_vec(),
             working_dir: "/".to_owned(),
@@ -51,7 +52,7 @@ pub fn spec(command: &[String], ordinal: u32) -> InstanceSpec {
             health: HealthChecks { startup: None, liveness: None, readiness, min_healthy_time },
             route: None,
             stop_timeout: Duration::from_secs(5),
-        },
+        }),
     }
 }
 

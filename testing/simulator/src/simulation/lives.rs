@@ -168,7 +168,8 @@ impl Simulation {
         }
         self.disturb_plane();
         self.report();
-        if self.random.chance(150) {
+        // What went unnoticed is seen sooner or later; once nothing goes wrong any more, soon.
+        if self.random.chance(150) || self.repaired_at.is_some() {
             let list = self.runtime.list();
             self.control(|control| control.listed(Ok(list)));
         }

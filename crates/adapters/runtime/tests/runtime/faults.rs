@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -57,8 +58,9 @@ async fn a_command_that_cannot_be_executed_says_why() {
         ("", &directory, "the command is empty"),
     ] {
         let mut spec = script("");
-        spec.workload.command = vec![program.to_owned()];
-        spec.workload.working_dir.clone_from(working_dir);
+        let workload = Arc::make_mut(&mut spec.workload);
+        workload.command = vec![program.to_owned()];
+        workload.working_dir.clone_from(working_dir);
         world.start(&spec).await;
         let found = world.wait(&spec, crash_loops).await;
         assert!(found.last_exit.as_ref().unwrap().starts_with(reason), "{:?}", found.last_exit);
@@ -70,7 +72,7 @@ async fn a_command_that_cannot_be_executed_says_why() {
 async fn a_process_that_ignores_sigterm_is_killed_after_its_time() {
     let world = World::new();
     let mut spec = script("trap '' TERM INT HUP; echo deaf; while :; do sleep 1000; done");
-    spec.workload.stop_timeout = Duration::from_millis(300);
+    Arc::make_mut(&mut spec.workload).stop_timeout = Duration::from_millis(300);
     world.run(&spec).await;
     world.wait_for_line(&spec, "deaf").await;
     let started_at = Instant::now();

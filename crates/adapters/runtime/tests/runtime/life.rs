@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchback_domain::workload::ConfigFile;
@@ -20,7 +21,7 @@ async fn an_instance_is_told_who_and_where_it_is() {
     let text = "cat conf/a.txt; echo $GREETING $PORT; env | grep ^SWITCHBACK_ | sort; \
                   echo said-all; exec sleep 1000";
     let mut spec = script(text);
-    let workload = &mut spec.workload;
+    let workload = Arc::make_mut(&mut spec.workload);
     workload.working_dir = "{{dir}}".to_owned();
     workload.env.insert("GREETING".to_owned(), "hello {{instance}}".to_owned());
     workload.env.insert("PORT".to_owned(), "1".to_owned());
@@ -50,7 +51,7 @@ async fn a_configuration_file_cannot_leave_its_directory() {
     let world = World::new();
     let mut spec = script("exec sleep 1000");
     let target = "../../../escaped".to_owned();
-    spec.workload.config.push(ConfigFile { target, content: "x".to_owned() });
+    Arc::make_mut(&mut spec.workload).config.push(ConfigFile { target, content: "x".to_owned() });
     world.start(&spec).await;
     let held = world.wait(&spec, |instance| instance.last_exit.is_some()).await;
     assert!(held.last_exit.unwrap().contains("\"../../../escaped\": it must be"));

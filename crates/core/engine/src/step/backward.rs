@@ -46,6 +46,9 @@ impl Work {
     pub(super) fn retreat(&mut self) -> bool {
         let Some(rollout) = self.service.rollout.clone() else { return false };
         let all_back = all_to_baseline(&rollout);
+        if bug("stuck-for-ever") && matches!(rollout.phase, Phase::Stuck { .. }) {
+            return false;
+        }
         if bug("shrink-before-shift") {
             self.set_desired(rollout.candidate(), 0);
         }

@@ -1,5 +1,7 @@
 //! Requests for rollouts and the words of operators.
 
+use std::sync::Arc;
+
 use switchback_domain::route::RouteMode;
 use switchback_domain::seeded::bug;
 use switchback_domain::strategy::{BusyPolicy, RolloutPolicy};
@@ -54,6 +56,7 @@ impl Work {
     /// Not a new release, only more or fewer of the same, or other rules for the next one.
     fn take_on(&mut self, policy: &RolloutPolicy) {
         let Some(stable) = self.service.revisions.last_mut() else { return };
+        let stable = Arc::make_mut(stable);
         stable.policy = policy.clone();
         let (release, replicas) = (stable.release.clone(), policy.replicas);
         self.set_desired(&release, replicas);
@@ -216,13 +219,14 @@ fn shorten(rollout: &mut Rollout) {
         return;
     }
     let replicas = rollout.request.policy.replicas;
-    let mut left_out = rollout.plan.split_off(rollout.position + 1);
+    let plan = Arc::make_mut(&mut rollout.plan);
+    let mut left_out = plan.split_off(rollout.position + 1);
     left_out.retain(|step| matches!(step, PlanStep::Smoke(_)));
-    rollout.plan.push(PlanStep::Scale { candidate: replicas, baseline: None });
-    rollout.plan.extend(left_out);
-    rollout.plan.extend([PlanStep::SetWeight(Weight::ALL), PlanStep::Promote]);
+    plan.push(PlanStep::Scale { candidate: replicas, baseline: None });
+    plan.extend(left_out);
+    plan.extend([PlanStep::SetWeight(Weight::ALL), PlanStep::Promote]);
     if rollout.baseline.is_some() {
-        rollout.plan.push(PlanStep::DrainBaseline);
+        plan.push(PlanStep::DrainBaseline);
     }
 }
 
@@ -232,10 +236,10 @@ pub(super) fn new_rollout(service: &Service, request: Request) -> Rollout {
     let version = |release| service.releases.get(release).map(|known| known.version.clone());
     let now = request.asked_at;
     Rollout {
-        plan: plan(&request.policy, request.kind, replicas),
+        plan: Arc::new(plan(&request.policy, request.kind, replicas)),
         baseline_version: baseline.as_ref().and_then(version),
         baseline,
-        request,
+        request: Arc::new(request),
         position: 0,
         phase: Phase::Verifying,
         entered_at: now,

@@ -1,5 +1,6 @@
 //! Climbing the plan: when a step is done, what the next one sets in motion, and when to give up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_domain::seeded::bug;
@@ -191,13 +192,13 @@ impl Work {
         rollout.promoted = true;
         let number = if bug("revision-skipped") { number + 1 } else { number };
         let passed = now.since(rollout.request.asked_at).as_millis();
-        self.service.revisions.push(Revision {
+        self.service.revisions.push(Arc::new(Revision {
             number,
             release: rollout.candidate().clone(),
             policy: rollout.request.policy.clone(),
             promoted_at: now,
             wall_ms: rollout.request.wall_ms + u64::try_from(passed).unwrap_or(0),
-        });
+        }));
         let text = format!("{} is revision {number}", rollout.request.release.version);
         self.note(NoteKind::Note, text);
     }
