@@ -42,7 +42,9 @@ pub(crate) const USAGE: &str = "  bench proxy|switch  measure us beside nginx, H
     --full              all of the protocol: hours
     --json              print one JSON document instead of the tables
     --write             put the tables into docs/decision-engine.md
-    --seed N, --threads N, --minutes N, --runs N, --only TEXT, --from FILE, --break NAME";
+    --live              the main regressions through the shipped program, beside the simulated ones
+    --seed N, --threads N, --minutes N, --runs N, --only TEXT, --from FILE, --costs, --ours,
+    --break NAME, --rounds N, --rate N, --binary FILE";
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -69,10 +69,33 @@ impl Ready {
         Self { fails: version.fails, hangs: version.hangs, alias: Alias::new(&weights), atoms }
     }
 
+    /// What becomes of one request.
+    pub fn answer(&self, random: &mut Random) -> Answer {
+        if random.chance(self.hangs) {
+            return Answer::Never;
+        }
+        let (micros, _) = self.atoms[self.alias.draw(random)];
+        Answer::After { micros, is_failure: random.chance(self.fails) }
+    }
+
     /// Probability of a failed answer or of none.
     pub fn fails(&self) -> f64 {
         self.hangs + (1.0 - self.hangs) * self.fails
     }
+}
+
+/// What becomes of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It hangs.
+    Never,
+    /// It is answered.
+    After {
+        /// So much later.
+        micros: u64,
+        /// With a failure.
+        is_failure: bool,
+    },
 }
 
 /// What became of some requests.

@@ -18,6 +18,7 @@ pub mod goals;
 pub mod grid;
 pub mod judges;
 pub mod law;
+pub mod live;
 pub mod page;
 pub mod random;
 pub mod report;

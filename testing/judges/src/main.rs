@@ -4,14 +4,17 @@
 #![allow(clippy::cast_precision_loss, reason = "for people")]
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use switchback_judges::grid::{Cell, Counts, Found, Running, Subject};
 use switchback_judges::report::Report;
 use switchback_judges::smoke::Mutation;
-use switchback_judges::{cost, figures, grid, page, scenarios, smoke, vectors};
+use switchback_judges::{cost, figures, grid, live, page, scenarios, smoke, vectors};
 
+/// What an instance of the live check is started with, and the directory it writes to.
+const INSTANCE: &str = "--instance";
 const USAGE: &str = "usage: switchback-judges [options]
 
   --smoke            a minute's worth, checked; the exit code says whether all of it holds
@@ -27,7 +30,13 @@ const USAGE: &str = "usage: switchback-judges [options]
                      guarantee, a fifth per regression, and a thirtieth of the others
   --minutes N        begin nothing after that: fewer runs, the first ones
   --only TEXT        scenarios whose name holds this
-  --ours             ours alone, without the others";
+  --ours             ours alone, without the others
+  --costs            with --from: measure anew what the judge costs on this machine
+  --live             the main regressions through the shipped program on this machine, beside what
+                     the simulation says of them; needs --binary
+  --binary FILE      the program under test
+  --rounds N         rollouts of each regression: 10
+  --rate N           requests a second: 500";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Options {
@@ -41,7 +50,11 @@ struct Options {
     runs: Option<u64>,
     only: Option<String>,
     ours: bool,
+    costs: bool,
     minutes: Option<u64>,
+    binary: Option<PathBuf>,
+    rounds: u64,
+    rate: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +62,7 @@ enum Mode {
     Smoke,
     Usual,
     Full,
+    Live,
 }
 
 impl Mode {
@@ -57,12 +71,18 @@ impl Mode {
             Self::Smoke => "smoke",
             Self::Usual => "usual",
             Self::Full => "full",
+            Self::Live => "live",
         }
     }
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, directory] = arguments.as_slice()
+        && mode == INSTANCE
+    {
+        return told_why(live::instance::serve(Path::new(directory)).map(|()| ExitCode::SUCCESS));
+    }
     match parse(&arguments).and_then(|options| run(&options)) {
         Ok(code) => code,
         Err(error) => {
@@ -70,6 +90,19 @@ fn main() -> ExitCode {
             ExitCode::from(64)
         }
     }
+}
+
+/// The code, or the error with its causes.
+fn told_why(result: Result<ExitCode, live::Error>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("{}", with_causes(&error));
+        ExitCode::FAILURE
+    })
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn parse(arguments: &[String]) -> Result<Options, String> {
@@ -85,7 +118,11 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         runs: None,
         only: None,
         ours: false,
+        costs: false,
         minutes: None,
+        binary: None,
+        rounds: live::ROUNDS,
+        rate: live::RATE,
     };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -103,6 +140,11 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
             "--minutes" => options.minutes = Some(number(&value()?)?),
             "--only" => options.only = Some(value()?),
             "--ours" => options.ours = true,
+            "--costs" => options.costs = true,
+            "--live" => options.mode = Mode::Live,
+            "--binary" => options.binary = Some(value()?.into()),
+            "--rounds" => options.rounds = number(&value()?)?,
+            "--rate" => options.rate = number(&value()?)?,
             "--break" => {
                 let name = value()?;
                 let known = Mutation::named(&name);
@@ -123,10 +165,14 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 }
 
 fn run(options: &Options) -> Result<ExitCode, String> {
+    if options.mode == Mode::Live {
+        return check_live(options);
+    }
     if let Some(name) = &options.from {
         let text = std::fs::read_to_string(name).map_err(|error| format!("{name}: {error}"))?;
         let mut report = Report::read(&text).map_err(|error| format!("{name}: {error}"))?;
-        report.figures.extend(figures::figures(&report.found, None));
+        let cost = if options.costs { costs() } else { None };
+        report.figures.extend(figures::figures(&report.found, cost));
         return deliver(options, &report);
     }
     let vectors = vectors::check();
@@ -138,7 +184,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     let (counts, cells) = plan(options);
     let found = grid::run(&cells, &running(options, &told));
     let broken = if options.mode == Mode::Smoke { smoke(options, &found) } else { Vec::new() };
-    let cost = scenarios::all().into_iter().next().map(|iid| cost::measure(&iid));
+    let cost = costs();
     let report = Report {
         mode: options.mode.name().to_owned(),
         seed: options.seed,
@@ -152,10 +198,41 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     deliver(options, &report)
 }
 
+fn costs() -> Option<cost::Cost> {
+    scenarios::all().into_iter().next().map(|iid| cost::measure(&iid))
+}
+
+fn check_live(options: &Options) -> Result<ExitCode, String> {
+    let Some(binary) = options.binary.clone() else {
+        return Err(format!("--live needs --binary\n\n{USAGE}"));
+    };
+    let instance = std::env::current_exe().map_err(|error| error.to_string())?;
+    let binary = std::path::absolute(binary).map_err(|error| error.to_string())?;
+    let Options { rounds, rate, seed, only, .. } = options.clone();
+    let live = live::Options { binary, instance, rounds, rate, seed, only };
+    let report = live::run(&live, &|words| eprintln!("live: {words}"));
+    let report = report.map_err(|error| with_causes(&error))?;
+    put(options, page::LIVE, &report.markdown())?;
+    if options.json {
+        println!("{}", report.json());
+    } else {
+        println!("{}", report.markdown());
+    }
+    Ok(if report.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Puts a part into the page, if there is one.
+fn put(options: &Options, part: &str, markdown: &str) -> Result<(), String> {
+    let Some(name) = &options.write else { return Ok(()) };
+    let text = std::fs::read_to_string(name).map_err(|error| format!("{name}: {error}"))?;
+    let text = page::put_into(&text, part, markdown);
+    std::fs::write(name, text).map_err(|error| format!("{name}: {error}"))
+}
+
 fn plan(options: &Options) -> (Counts, Vec<Cell>) {
     let mut counts = match options.mode {
         Mode::Smoke => smoke::COUNTS,
-        Mode::Usual => Counts::USUAL,
+        Mode::Usual | Mode::Live => Counts::USUAL,
         Mode::Full => Counts::FULL,
     };
     if let Some(runs) = options.runs {
@@ -167,7 +244,7 @@ fn plan(options: &Options) -> (Counts, Vec<Cell>) {
         Mode::Smoke => {
             smoke::cells(options.mutation, counts, options.mutation == Mutation::Nothing)
         }
-        Mode::Usual | Mode::Full => grid::cells(scenarios::all(), counts),
+        Mode::Usual | Mode::Full | Mode::Live => grid::cells(scenarios::all(), counts),
     };
     if let Some(only) = &options.only {
         cells.retain(|cell| cell.scenario.name.contains(only.as_str()));
@@ -215,6 +292,7 @@ fn command(options: &Options) -> String {
         Mode::Smoke => command.push_str(" --smoke"),
         Mode::Usual => {}
         Mode::Full => command.push_str(" --full"),
+        Mode::Live => command.push_str(" --live"),
     }
     if let Some(minutes) = options.minutes {
         let _ = write!(command, " --minutes {minutes}");
@@ -229,11 +307,7 @@ fn command(options: &Options) -> String {
 }
 
 fn deliver(options: &Options, report: &Report) -> Result<ExitCode, String> {
-    if let Some(name) = &options.write {
-        let text = std::fs::read_to_string(name).map_err(|error| format!("{name}: {error}"))?;
-        let text = page::put_into(&text, &report.markdown());
-        std::fs::write(name, text).map_err(|error| format!("{name}: {error}"))?;
-    }
+    put(options, page::GRID, &report.markdown())?;
     for broken in &report.broken {
         eprintln!("broken: {broken}");
     }

@@ -117,7 +117,7 @@ fn aim(bound: Bound) -> String {
 }
 
 /// A number as people read it.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract().abs() < 1e-9 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -125,7 +125,11 @@ fn number(value: f64) -> String {
     }
 }
 
-fn table<'a>(head: &[impl AsRef<str>], rows: impl Iterator<Item = Vec<String>> + 'a) -> String {
+/// A table in Markdown.
+pub(crate) fn table<'a>(
+    head: &[impl AsRef<str>],
+    rows: impl Iterator<Item = Vec<String>> + 'a,
+) -> String {
     let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
     let head: Vec<&str> = head.iter().map(AsRef::as_ref).collect();
     let rule = vec!["---"; head.len()];

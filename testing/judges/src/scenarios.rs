@@ -11,7 +11,8 @@ const BASE: f64 = 0.001;
 /// Memory and period of noise between replicas: 0.95 per ten seconds.
 const NOISE: Script = Script::Noise { every: 10.0, memory: 0.95 };
 
-fn usual() -> Version {
+/// A version that is as it should be.
+pub fn usual() -> Version {
     Version::new(Law::usual(), BASE)
 }
 

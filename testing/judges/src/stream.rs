@@ -26,6 +26,8 @@ pub struct Run<'a> {
     random: Random,
     draws: &'a mut Draws,
     first_millis: u64,
+    /// Groups never get longer.
+    is_steady: bool,
     millis: u64,
     sessions: Sessions,
 }
@@ -89,6 +91,7 @@ impl<'a> Run<'a> {
             random: Random::new(seed, &scenario.name, run),
             draws,
             first_millis: first.clamp(FIRST_MILLIS[0], FIRST_MILLIS[1]),
+            is_steady: false,
             millis: 0,
             sessions: Sessions {
                 sticky: scenario.sticky,
@@ -98,6 +101,13 @@ impl<'a> Run<'a> {
             },
             prepared,
         }
+    }
+
+    /// The same in groups of so many milliseconds from beginning to end, as the data plane makes
+    /// them.
+    #[must_use]
+    pub fn in_cohorts(self, millis: u64) -> Self {
+        Self { first_millis: millis, is_steady: true, ..self }
     }
 
     /// Milliseconds so far.
@@ -110,7 +120,7 @@ impl<'a> Run<'a> {
         let mut length = self.first_millis;
         let scenario = self.prepared.scenario;
         let (most, part) = (scenario.group_millis_max, scenario.group_part);
-        while length * 2 * part <= self.millis && length * 2 <= most {
+        while !self.is_steady && length * 2 * part <= self.millis && length * 2 <= most {
             length *= 2;
         }
         let (at, span) = (self.millis as f64 / 1000.0, length as f64 / 1000.0);

@@ -10,10 +10,18 @@ const PAGE: &str = "docs/decision-engine.md";
 
 /// Builds and runs it; its exit code is ours.
 pub(super) fn run(root: &Path, arguments: &[&str]) -> Result<ExitCode> {
+    let mut passed: Vec<&str> = arguments.iter().flat_map(|argument| passed(argument)).collect();
+    // What ships is what is checked.
+    let live = arguments.contains(&"--live") && !arguments.contains(&"--binary");
+    let binary = if live { Some(super::world::build(root)?) } else { None };
+    let binary = binary.as_ref().map(|it| it.to_string_lossy());
+    if let Some(binary) = &binary {
+        passed.extend(["--binary", binary]);
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["run", "--quiet", "--release", "--package", "switchback-judges", "--"])
-        .args(arguments.iter().flat_map(|argument| passed(argument)))
+        .args(passed)
         .current_dir(root)
         .status()
         .context("cannot start cargo")?;

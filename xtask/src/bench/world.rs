@@ -115,7 +115,7 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Builds the release binary and says where it lies.
-fn build(root: &Path) -> Result<PathBuf> {
+pub(super) fn build(root: &Path) -> Result<PathBuf> {
     say("building switchback");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
