@@ -110,10 +110,12 @@ async fn status(version: &RefCell<Version>) -> u16 {
     let answer = version.borrow_mut().answer();
     match answer {
         Answer::Never => {
+            // sleep: this is what a version that hangs does
             tokio::time::sleep(HANGS_FOR).await;
             504
         }
         Answer::After { micros, is_failure } => {
+            // sleep: the latency that was drawn
             tokio::time::sleep(Duration::from_micros(micros)).await;
             if is_failure { 500 } else { 200 }
         }

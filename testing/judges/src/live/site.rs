@@ -67,6 +67,7 @@ impl Site {
             ..LoadOptions::new(address)
         };
         site.load = Some(Load::start(load).map_err(Error::Load)?);
+        // sleep: traffic of some seconds is what is wanted
         std::thread::sleep(CALM);
         Ok(site)
     }
