@@ -153,6 +153,24 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_leaves_a_window_when_it_is_as_old_as_the_window_is_long() {
+        let mut window = Window(VecDeque::new());
+        (0..200).for_each(|slot| window.observe(slot, 1, 10));
+        assert_eq!(window.sum(199, 5), (5, 50));
+        assert_eq!(window.sum(204, 5), (0, 0));
+        assert_eq!(window.sum(199, 1000), (u64::from(SLOTS) + 1, 10 * (u64::from(SLOTS) + 1)));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_loses_nothing() {
+        let mut window = Window(VecDeque::new());
+        for slot in [7, 6, 5] {
+            window.observe(slot, 1, 10);
+        }
+        assert_eq!(window.sum(7, 1), (3, 30));
+    }
+
+    #[test]
     fn a_handful_of_errors_at_night_wakes_nobody() {
         let mut burn = BurnRate::new(0.999);
         burn.observe(Timestamp::from_millis(1), 20, 9);

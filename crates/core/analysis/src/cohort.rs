@@ -175,6 +175,54 @@ mod tests {
     }
 
     #[test]
+    fn a_cohort_takes_requests_for_one_tick() {
+        let (mut cohorts, five) = (cohorts(), Weight::from_percent(5));
+        for millis in [0, 99, 100] {
+            let ticket = cohorts.arrive(at(millis), five, Arm::Candidate);
+            cohorts.end(&ticket, at(millis), End::Answered(1, false));
+        }
+        let requests = |batch: &Batch| batch.candidate.requests();
+        assert_eq!(cohorts.close(at(300)).iter().map(requests).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[test]
+    fn without_an_answer_the_cap_age_decides_what_it_was() {
+        let (mut cohorts, five) = (cohorts(), Weight::from_percent(5));
+        let [quick, last, late, gone] =
+            [(); 4].map(|()| cohorts.arrive(at(0), five, Arm::Candidate));
+        cohorts.end(&quick, at(20), End::Unanswered);
+        cohorts.end(&last, at(500), End::Unanswered);
+        cohorts.end(&late, at(501), End::Unanswered);
+        cohorts.end(&gone, at(501), End::ClientGone);
+        let candidate = &cohorts.close(at(502))[0].candidate;
+        assert_eq!((candidate.unanswered, candidate.unfinished), (2, 1));
+    }
+
+    #[test]
+    fn every_request_that_hangs_counts_once_in_its_own_version() {
+        let (mut cohorts, five) = (cohorts(), Weight::from_percent(5));
+        for arm in [Arm::Candidate, Arm::Baseline, Arm::Baseline] {
+            let slow = cohorts.arrive(at(0), five, arm);
+            cohorts.end(&slow, at(501), End::Answered(501_000, false));
+            cohorts.arrive(at(0), five, arm);
+        }
+        let batch = &cohorts.close(at(600))[0];
+        assert_eq!((batch.candidate.unfinished, batch.baseline.unfinished), (2, 4));
+    }
+
+    #[test]
+    fn only_so_many_cohorts_stay_open_and_the_oldest_goes_first() {
+        let mut cohorts = cohorts();
+        for number in 0..=OPEN_MAX as u64 {
+            // A weight of its own opens a cohort of its own, in the same instant.
+            let weight = if number % 2 == 0 { 5 } else { 25 };
+            cohorts.arrive(at(0), Weight::from_percent(weight), Arm::Candidate);
+            let closed = cohorts.close(at(0));
+            assert_eq!(closed.len(), usize::from(number == OPEN_MAX as u64), "{number}");
+        }
+    }
+
+    #[test]
     fn each_batch_has_one_weight_and_the_next_number() {
         let mut cohorts = cohorts();
         for (millis, percent) in [(0, 5), (10, 5), (20, 25)] {

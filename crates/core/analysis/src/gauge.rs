@@ -116,6 +116,15 @@ mod tests {
     }
 
     #[test]
+    fn the_ratio_is_the_geometric_mean_of_the_blocks() {
+        let mut gauge = GaugeBets::new(1.25);
+        for (candidate, baseline) in [(8.0, 1.0), (1.0, 2.0), (2.0, 1.0)] {
+            gauge.observe(candidate, baseline).unwrap();
+        }
+        assert!(gauge.ratio().is_some_and(|ratio| (ratio - 2.0).abs() < 1e-12));
+    }
+
+    #[test]
     fn nonsense_is_named_and_changes_nothing() {
         let mut gauge = GaugeBets::new(1.25);
         for (new, old) in [(f64::NAN, 1.0), (1.0, 0.0), (-1.0, 1.0), (f64::INFINITY, 1.0)] {

@@ -38,3 +38,15 @@ impl fmt::Display for Guarantee {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guarantee_has_a_word_of_its_own() {
+        let words = ["errors", "scraped", "p99", "data"].map(Guarantee::of_rule);
+        let words = words.map(|guarantee| guarantee.to_string());
+        assert_eq!(words, ["exact", "model-based", "heuristic", "data quality"]);
+    }
+}

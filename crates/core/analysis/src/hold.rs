@@ -114,6 +114,30 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_goes_back_adds_to_the_newest_second() {
+        let mut trouble = SharedTrouble::default();
+        for at in [5, 4, 6] {
+            second(&mut trouble, at, 1, 2);
+        }
+        let window = trouble.window();
+        assert_eq!((window.candidate_failed, window.baseline_failed), (3, 6));
+        assert_eq!(trouble.recent.len(), 2);
+    }
+
+    #[test]
+    fn a_candidate_that_answers_in_an_outage_of_the_baseline_shares_no_trouble() {
+        let mut trouble = SharedTrouble::default();
+        let counts = ErrorCounts {
+            candidate_requests: 0,
+            candidate_failed: 0,
+            baseline_requests: 950,
+            baseline_failed: 300,
+        };
+        trouble.observe(Timestamp::from_millis(1000), counts);
+        assert_eq!(trouble.now(), Trouble::Baseline);
+    }
+
+    #[test]
     fn an_outage_does_not_become_the_usual_state() {
         let mut trouble = SharedTrouble::default();
         (0..600).for_each(|at| second(&mut trouble, at, 15, 285));

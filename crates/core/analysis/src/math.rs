@@ -85,6 +85,23 @@ mod tests {
     }
 
     #[test]
+    fn numbers_come_back_from_the_journal_to_the_last_bit() {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Kept {
+            #[serde(with = "exact")]
+            one: f64,
+            #[serde(with = "exact_list")]
+            list: Vec<f64>,
+        }
+        let list = vec![0.1 + 0.2, f64::NEG_INFINITY, -0.0, f64::MIN_POSITIVE];
+        let text = serde_json::to_string(&Kept { one: 1.0 / 3.0, list: list.clone() }).unwrap();
+        let back: Kept = serde_json::from_str(&text).unwrap();
+        let bits = |numbers: &[f64]| numbers.iter().map(|it| it.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&[back.one]), bits(&[1.0 / 3.0]));
+        assert_eq!(bits(&back.list), bits(&list));
+    }
+
+    #[test]
     fn sums_of_exponentials_do_not_overflow() {
         let sum = ln_sum_exp([1000.0, 1000.0].into_iter());
         assert!((sum - (1000.0 + std::f64::consts::LN_2)).abs() < 1e-12);

@@ -247,6 +247,36 @@ mod tests {
     }
 
     #[test]
+    fn slower_requests_are_those_above_the_ratio_and_apart_from_the_baseline() {
+        // 10 ms against 30 ms: the limit is 20 ms, far enough above the baseline to count.
+        let mut candidate = arm(10, 30_000);
+        (0..10).for_each(|_| candidate.latency.record(15_000));
+        let window = Arms { candidate, baseline: Some(arm(50, 10_000)) };
+        let measured = Measure::MeanRatio.take(2.0, &window, &window);
+        assert!(measured.is_broken, "{}", measured.words);
+        assert_eq!((measured.bad, measured.requests), (10, 20));
+        assert!(!measured.words.contains("apart"), "{}", measured.words);
+    }
+
+    #[test]
+    fn a_ratio_above_the_limit_without_a_difference_says_so() {
+        let window = Arms { candidate: arm(50, 400), baseline: Some(arm(50, 100)) };
+        let measured = Measure::MeanRatio.take(2.0, &window, &window);
+        assert!(measured.words.contains("less than"), "{}", measured.words);
+        assert_eq!(measured.bad, 0, "none is far enough above the baseline");
+        let alike = Measure::MeanRatio.take(5.0, &window, &window);
+        assert!(!alike.words.contains("less than"), "{}", alike.words);
+    }
+
+    #[test]
+    fn a_baseline_that_answers_in_no_time_is_nothing_to_compare_with() {
+        let window = Arms { candidate: arm(50, 400), baseline: Some(arm(50, 0)) };
+        let measured = Measure::MeanRatio.take(2.0, &window, &window);
+        assert_eq!((measured.observed, measured.is_broken), (None, false));
+        assert!(measured.words.contains("no time"), "{}", measured.words);
+    }
+
+    #[test]
     fn a_ratio_of_next_to_nothing_is_no_regression() {
         let window = Arms { candidate: arm(50, 400), baseline: Some(arm(50, 100)) };
         assert!(!Measure::MeanRatio.take(2.0, &window, &window).is_broken);

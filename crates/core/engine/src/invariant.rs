@@ -57,3 +57,89 @@ pub fn violations(service: &Service) -> Vec<Violation> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use switchback_domain::strategy::StrategyKind;
+
+    use super::*;
+    use crate::rollout::{Cause, CauseKind};
+    use crate::step::testing::{Story, policy, release};
+
+    const NOTHING: [u8; 0] = [];
+
+    /// v1 serves 75 %, v2 25 %: two instances and one.
+    fn amid_a_canary() -> Service {
+        let mut story = Story::serving(&policy(StrategyKind::Canary));
+        story.deploy("v2", &policy(StrategyKind::Canary));
+        story.run_to("Shifting");
+        story.service
+    }
+
+    fn broken(change: impl FnOnce(&mut Service)) -> Vec<u8> {
+        let mut service = amid_a_canary();
+        change(&mut service);
+        violations(&service).into_iter().map(|violation| violation.invariant).collect()
+    }
+
+    fn stop(service: &mut Service, version: &str) {
+        service.pools.get_mut(&release(version).id).expect("it has instances").desired = 0;
+    }
+
+    #[test]
+    fn nothing_is_wrong_amid_a_canary() {
+        assert_eq!(broken(|_| {}), NOTHING);
+    }
+
+    #[test]
+    fn what_has_a_share_is_not_being_stopped() {
+        assert_eq!(broken(|service| stop(service, "v2")), [5]);
+        assert_eq!(broken(|service| drop(service.pools.remove(&release("v2").id))), [5]);
+    }
+
+    #[test]
+    fn the_baseline_stays_until_the_promotion_except_in_a_rolling_update() {
+        assert_eq!(broken(|service| stop(service, "v1")), [5, 4]);
+        let rolling = |service: &mut Service| {
+            stop(service, "v1");
+            let rollout = service.rollout.as_mut().expect("one runs");
+            rollout.request.policy.strategy = StrategyKind::Rolling;
+        };
+        assert_eq!(broken(rolling), [5]);
+        let promoted = |service: &mut Service| {
+            stop(service, "v1");
+            service.rollout.as_mut().expect("one runs").promoted = true;
+        };
+        assert_eq!(broken(promoted), [5]);
+    }
+
+    #[test]
+    fn nothing_is_its_own_baseline() {
+        let own = |service: &mut Service| {
+            let rollout = service.rollout.as_mut().expect("one runs");
+            rollout.baseline = Some(rollout.candidate().clone());
+        };
+        assert_eq!(broken(own), [4]);
+    }
+
+    #[test]
+    fn what_is_taken_back_has_a_cause_and_what_has_one_is_not_promoted() {
+        let phase = |phase, cause: Option<CauseKind>| {
+            move |service: &mut Service| {
+                let rollout = service.rollout.as_mut().expect("one runs");
+                rollout.phase = phase;
+                rollout.cause = cause.map(|kind| Cause::new(kind, "why"));
+            }
+        };
+        assert_eq!(broken(phase(Phase::RollingBack, None)), [10]);
+        assert_eq!(broken(phase(Phase::RollingBack, Some(CauseKind::Aborted))), NOTHING);
+        assert_eq!(broken(phase(Phase::Promoting, None)), NOTHING);
+        assert_eq!(broken(phase(Phase::Promoting, Some(CauseKind::Aborted))), [10]);
+    }
+
+    #[test]
+    fn a_release_that_is_referred_to_is_kept() {
+        assert_eq!(broken(|service| drop(service.releases.remove(&release("v2").id))), [1]);
+        assert_eq!(broken(|service| drop(service.releases.remove(&release("v1").id))), [1, 11]);
+    }
+}

@@ -156,9 +156,6 @@ fn rolling(policy: &RolloutPolicy, present: u32) -> Vec<PlanStep> {
             steps.push(PlanStep::Scale { candidate: new, baseline: Some(old) });
         }
     }
-    if steps.last() != Some(&PlanStep::SetWeight(Weight::ALL)) {
-        steps.push(PlanStep::SetWeight(Weight::ALL));
-    }
     steps
 }
 
@@ -211,6 +208,38 @@ mod tests {
                     check_rolling(&policy, &plan(&policy, RequestKind::Deploy, Some(replicas)));
                 }
             }
+        }
+    }
+
+    /// The steps of a rolling update before its promotion, in words: `+2` brings the new ones to
+    /// two, `-1` the old ones to one.
+    fn rolling_words(numbers: [u32; 3], present: u32) -> String {
+        let mut policy = policy(StrategyKind::Rolling);
+        [policy.replicas, policy.max_surge, policy.max_unavailable] = numbers;
+        let word = |step: &PlanStep| match step {
+            PlanStep::Scale { candidate, baseline: None } => Some(format!("+{candidate}")),
+            PlanStep::Scale { baseline: Some(left), .. } => Some(format!("-{left}")),
+            PlanStep::SetWeight(weight) => Some(weight.to_string()),
+            _ => None,
+        };
+        let ladder = plan(&policy, RequestKind::Deploy, Some(present));
+        ladder.iter().filter_map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_rolling_update_climbs_as_its_numbers_say() {
+        // Replicas, surge and how many may be missing; how many serve; the ladder.
+        for (numbers, present, expected) in [
+            ([3, 1, 0], 3, "+1 33.33% -2 +2 66.66% -1 +3 100%"),
+            ([3, 0, 1], 3, "-2 +1 50% -1 +2 100% -0 +3 100%"),
+            ([3, 2, 1], 3, "+2 100% -0 +3 100%"),
+            ([4, 3, 0], 4, "+3 75% -1 +4 100%"),
+            ([1, 0, 1], 1, "+1 100%"),
+            ([2, 0, 2], 2, "-1 +1 100% -0 +2 100%"),
+            ([2, 1, 0], 5, "-2 +1 50% -1 +2 100%"),
+            ([4, 1, 0], 1, "+4 100%"),
+        ] {
+            assert_eq!(rolling_words(numbers, present), expected, "{numbers:?} {present}");
         }
     }
 

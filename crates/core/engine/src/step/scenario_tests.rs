@@ -1,5 +1,6 @@
 //! Whole rollouts, told as events.
 
+mod alarms;
 mod backward;
 mod busy;
 mod forward;

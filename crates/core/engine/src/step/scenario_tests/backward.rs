@@ -196,6 +196,27 @@ fn a_rolling_update_comes_back_no_faster_than_its_old_instances_do() {
 }
 
 #[test]
+fn old_instances_that_do_not_come_back_in_time_leave_all_traffic_to_those_that_do() {
+    let mut story = Story::serving(&rolling_of_three());
+    story.deploy("v2", &rolling_of_three());
+    story.way_back(&[]);
+    for (new, old) in [(1, 2), (2, 1)] {
+        story.ready("v2", new);
+        story.acknowledge();
+        story.ready("v1", old);
+    }
+    story.abort().unwrap();
+    story.see("v1", &[Ready, Starting, Starting]);
+    story.after(59);
+    assert_eq!(story.split(), "v1 33.34%, v2 66.66%", "they may still come");
+    story.after(1);
+    assert_eq!(story.split(), "v1 100%", "short of instances is better than bad");
+    let reason = "not ready any more (Unready)";
+    story.see("v1", &[Unready, Starting, Starting]);
+    assert!(story.notes.iter().any(|note| note.ends_with(reason)), "{:?}", story.notes);
+}
+
+#[test]
 fn when_the_candidate_is_dead_the_baseline_takes_all_with_whatever_it_has() {
     let mut story = Story::serving(&rolling_of_three());
     story.deploy("v2", &rolling_of_three());

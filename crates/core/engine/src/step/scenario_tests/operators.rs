@@ -138,6 +138,32 @@ fn promote_in_full_during_an_analysis_needs_no_further_word() {
 }
 
 #[test]
+fn a_word_of_an_operators_stands_in_for_a_verdict() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.run_to("Observing");
+    story.promote(false).unwrap();
+    assert_eq!(
+        (story.phase(), story.wanted()),
+        ("Provisioning".into(), "v1=2 v2=2".into()),
+        "on to the next step"
+    );
+}
+
+#[test]
+fn only_a_promotion_in_full_is_taken_while_traffic_moves() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.run_to("Shifting");
+    assert!(story.promote(false).is_err(), "the step waits for nobody");
+    story.promote(true).unwrap();
+    story.run();
+    assert_eq!(story.split(), "v2 100%");
+    let judged = story.notes.iter().filter(|note| note.starts_with("safe")).count();
+    assert_eq!(judged, 0, "{:?}", story.notes);
+}
+
+#[test]
 fn promote_is_refused_where_nobody_is_waited_for() {
     let policy = RolloutPolicy { smoke_tests: vec![hook("smoke")], ..judged_canary() };
     let mut story = Story::serving(&policy);
