@@ -11,7 +11,7 @@ use switchback_domain::strategy::{RolloutPolicy, Step, StrategyKind};
 use switchback_domain::{Outcome, Weight};
 
 use crate::step::testing::{Story, analysis, hook, judged_canary, policy};
-use crate::{Effect, outstanding};
+use crate::{Effect, EventKind, outstanding};
 
 /// Seconds from now until the alarm.
 fn alarm(story: &Story) -> Option<u64> {
@@ -176,4 +176,27 @@ fn nobody_judges_a_first_version_nor_what_is_promoted() {
     story.deploy("v2", &policy(StrategyKind::Canary));
     story.run_to("DrainingBaseline");
     assert!(!asks(&story, judges));
+}
+
+#[test]
+fn an_acknowledgement_that_is_known_is_no_progress() {
+    let mut story = Story::serving(&policy(StrategyKind::Canary));
+    story.deploy("v2", &policy(StrategyKind::Canary));
+    story.run_to("Shifting");
+    story.after(10);
+    let shift = story.service.traffic.acknowledged;
+    story.tell(EventKind::TrafficAcknowledged { shift }).unwrap();
+    assert_eq!((story.phase(), alarm(&story)), ("Shifting".into(), Some(50)));
+    story.acknowledge();
+    assert_ne!(story.phase(), "Shifting");
+}
+
+#[test]
+fn a_verdict_on_what_is_promoted_comes_too_late() {
+    let mut story = Story::serving(&policy(StrategyKind::Canary));
+    story.deploy("v2", &policy(StrategyKind::Canary));
+    story.run_to("DrainingBaseline");
+    let (before, said) = (story.service.clone(), story.notes.len());
+    story.judge(Outcome::Regressed);
+    assert_eq!((&story.service, story.notes.len()), (&before, said));
 }

@@ -86,6 +86,23 @@ fn a_version_that_ends_again_and_again_fails_fast() {
 }
 
 #[test]
+fn instances_that_nobody_has_asked_for_yet_break_nothing() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.see("v2", &[CrashLoop]);
+    assert_eq!(story.phase(), "Verifying", "left over from an earlier rollout");
+}
+
+#[test]
+fn what_was_seen_before_is_not_told_again() {
+    let mut story = Story::serving(&judged_canary());
+    story.see("v1", &[Ready, Unready]);
+    let told = story.notes.len();
+    story.see("v1", &[Ready, Unready]);
+    assert_eq!(story.notes.len(), told, "{:?}", story.notes);
+}
+
+#[test]
 fn a_version_that_becomes_ready_and_then_dies_is_taken_back() {
     for health in [Unready, Exited, InstanceHealth::Stopping] {
         let mut story = Story::serving(&judged_canary());
