@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use switchback_domain::histogram::{BUCKETS, bucket_of};
@@ -19,6 +18,7 @@ use crate::access_log::{Ended, Record};
 use crate::cohorts::{Cohorts, Enrolled};
 use crate::compiled::{Arm, Visit};
 use crate::resilience::Permit;
+use crate::sync::{AtomicU64, Ordering};
 use crate::upload::Upload;
 
 /// One worker's numbers, on cache lines of their own.

@@ -3,7 +3,6 @@
 //! shared.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use switchback_domain::resilience::EjectionPolicy;
 use switchback_resilience::{Ejection, Moment, PeakEwma, readiness};
 
 use crate::clock;
+use crate::sync::{AtomicU64, Ordering};
 
 /// One instance at one address; the same object as long as some table names it.
 #[derive(Debug)]

@@ -50,6 +50,7 @@ use crate::registry::Registry;
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::tls::{Book, Loader, Mode};
+use crate::view::all_follow;
 use crate::worker::Command;
 
 /// See the module. Lives on the control thread.
@@ -315,14 +316,7 @@ impl Plane {
 
     /// Returns when every worker serves from the table in force.
     async fn workers_follow(&self) -> Result<(), String> {
-        let waiting: Vec<_> = self.workers.iter().map(ask).collect();
-        let mut missing = Vec::new();
-        for (worker, answer) in waiting.into_iter().enumerate() {
-            if answer.await.is_err() {
-                missing.push(worker);
-            }
-        }
-        if missing.is_empty() { Ok(()) } else { Err(format!("workers {missing:?} are gone")) }
+        all_follow(&self.workers, Command::Acknowledge).await
     }
 
     /// Opens what was bound and closes what the table in force does not name any more.
@@ -497,13 +491,6 @@ impl Plane {
     pub(crate) async fn close_listeners(&self) {
         self.acceptor.close_all().await;
     }
-}
-
-fn ask(worker: &mpsc::UnboundedSender<Command>) -> oneshot::Receiver<()> {
-    let (done, answer) = oneshot::channel();
-    // A worker that is gone drops `done`, which the answer tells.
-    let _ = worker.send(Command::Acknowledge(done));
-    answer
 }
 
 #[cfg(test)]

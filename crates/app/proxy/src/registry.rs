@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use switchback_domain::resilience::{Balance, BreakerPolicy, Resilience};
-use switchback_domain::{ArmStats, Histogram, InstanceId, ServiceKey, Version};
+use switchback_domain::{Histogram, InstanceId, ServiceKey, Version};
 use switchback_ports::data_plane::{ArmReport, ArmTrouble, BreakerReport};
 use switchback_resilience::{BreakerState, REST};
 use switchback_routing::{ArmId, Route, Table};
@@ -16,7 +16,7 @@ use switchback_routing::{ArmId, Route, Table};
 use crate::clock;
 use crate::cohorts::Part;
 use crate::compiled::{Arm, Compiled, Endpoint, Guards, Health};
-use crate::counters::Counters;
+use crate::ledger::Ledger;
 use crate::limits::RETIRED_ARMS_MAX;
 use crate::resilience::{Guard, SharedBreaker};
 
@@ -34,9 +34,7 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct Entry {
     version: Version,
-    /// What was counted in earlier stays in the table.
-    settled: ArmStats,
-    live: Option<Arc<Counters>>,
+    ledger: Ledger,
     /// Its number among those that left the table; `None` while it is named.
     left: Option<u64>,
     endpoints: BTreeMap<(InstanceId, SocketAddr), Arc<Endpoint>>,
@@ -119,8 +117,7 @@ impl Registry {
         if entry.breaker.as_ref().map(|breaker| breaker.policy) != breaker {
             entry.breaker = breaker.map(|policy| Arc::new(SharedBreaker::new(policy)));
         }
-        let counters = entry.live.get_or_insert_with(|| Arc::new(Counters::new(workers)));
-        let counters = Arc::clone(counters);
+        let counters = entry.ledger.open(workers);
         let made = &mut self.endpoints_made;
         let endpoints = arm.endpoints.iter().map(|endpoint| {
             let key = (endpoint.instance.clone(), endpoint.address);
@@ -154,7 +151,7 @@ impl Registry {
                 entry.left = None;
                 continue;
             }
-            entry.rest();
+            entry.ledger.rest();
             if entry.left.is_none() {
                 self.leavings += 1;
                 entry.left = Some(self.leavings);
@@ -166,13 +163,13 @@ impl Registry {
     /// Adds what a process has counted that this one has replaced, and that has ended.
     pub(crate) fn add(&mut self, past: &ArmReport) {
         let entry = self.arms.entry(past.arm.clone()).or_insert_with(|| Entry::new(&past.version));
-        entry.settled = entry.settled.merge(&past.stats);
+        entry.ledger.add(&past.stats);
         entry.ejections_before += past.trouble.ejections;
     }
 
     /// Drops those that left first, once drained, above the limit.
     fn forget(&mut self) {
-        let drained = self.arms.iter().filter(|(_, entry)| entry.live.is_none());
+        let drained = self.arms.iter().filter(|(_, entry)| entry.ledger.is_at_rest());
         let mut gone: Vec<_> =
             drained.filter_map(|(id, entry)| Some((entry.left?, id.clone()))).collect();
         let surplus = gone.len().saturating_sub(RETIRED_ARMS_MAX);
@@ -194,8 +191,7 @@ impl Entry {
     fn new(version: &Version) -> Self {
         Self {
             version: version.clone(),
-            settled: ArmStats::default(),
-            live: None,
+            ledger: Ledger::default(),
             left: None,
             endpoints: BTreeMap::new(),
             health: Arc::default(),
@@ -205,16 +201,8 @@ impl Entry {
         }
     }
 
-    /// Keeps plain numbers instead of counters, once nothing is on its way any more.
-    fn rest(&mut self) {
-        if let Some(counters) = self.live.take_if(|counters| counters.in_flight() == 0) {
-            self.settled = self.settled.merge(&counters.stats());
-        }
-    }
-
     fn report(&self, id: &ArmId) -> ArmReport {
-        // In flight first: an outcome is counted before the in-flight count falls.
-        let in_flight = self.live.as_ref().map_or(0, |counters| counters.in_flight());
+        let (in_flight, stats) = self.ledger.read();
         let mut in_flight_by_instance = BTreeMap::new();
         for endpoint in self.endpoints.values() {
             let on_their_way = endpoint.in_flight();
@@ -223,8 +211,6 @@ impl Entry {
                     on_their_way;
             }
         }
-        let live = self.live.as_ref().map(|counters| counters.stats());
-        let stats = live.map_or_else(|| self.settled.clone(), |live| self.settled.merge(&live));
         let (arm, version) = (id.clone(), self.version.clone());
         let trouble = self.trouble();
         ArmReport { arm, version, in_flight, in_flight_by_instance, stats, trouble }
@@ -274,7 +260,7 @@ mod tests {
         let arms = registry.arms(&table(&["v1"]), &Compiled::default(), &BTreeMap::new());
         Ticket::accept(Arc::clone(&arms[0]), 0).settle(Outcome::Answered(1));
         registry.settle(&table(&[]));
-        assert!(registry.arms.values().all(|entry| entry.live.is_none()), "kept as numbers");
+        assert!(registry.arms.values().all(|entry| entry.ledger.is_at_rest()), "kept as numbers");
         let arms = registry.arms(&table(&["v1"]), &Compiled::default(), &BTreeMap::new());
         let running = Ticket::accept(Arc::clone(&arms[0]), 0);
         registry.settle(&table(&[]));

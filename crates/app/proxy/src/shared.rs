@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use switchback_domain::ServiceKey;
 use switchback_ports::data_plane::RouteReport;
 
@@ -14,6 +13,7 @@ use crate::access_log::{self, AccessLog};
 use crate::compiled::Compiled;
 use crate::peers::Admitted;
 use crate::route_counts::RouteCounts;
+use crate::sync::{ArcSwap, AtomicU64, Ordering};
 
 /// Shared by all threads.
 #[derive(Debug)]

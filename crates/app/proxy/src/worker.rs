@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, Cache};
 use switchback_routing::ArmId;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -25,6 +24,7 @@ use crate::mirror::Mirrors;
 use crate::pool::{Link as _, Pool, Resting};
 use crate::service::Entry;
 use crate::shared::{Open, Shared};
+use crate::view::View;
 
 /// How often resting connections are looked through, and an ending worker looks whether it is done.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     leaving: Cell<bool>,
     /// Where connections to instances go once there is another process.
     links_out: RefCell<Option<mpsc::UnboundedSender<LeavingLink>>>,
-    table: RefCell<Cache<Arc<ArcSwap<Compiled>>, Arc<Compiled>>>,
+    table: View<Compiled>,
 }
 
 impl Worker {
@@ -83,7 +83,7 @@ impl Worker {
         codec: Codec,
         stop: watch::Receiver<bool>,
     ) -> Rc<Self> {
-        let table = RefCell::new(Cache::new(Arc::clone(&shared.table)));
+        let table = View::new(&shared.table);
         let cohorts = Cohorts::new(shared.born);
         let access_log = Buffer::new(Arc::clone(&shared.access_log));
         Rc::new(Self {
@@ -113,7 +113,7 @@ impl Worker {
 
     /// Looks into the newest table. `look` must not come back here.
     pub(crate) fn with_table<T>(&self, look: impl FnOnce(&Compiled) -> T) -> T {
-        look(self.table.borrow_mut().load())
+        self.table.with(look)
     }
 
     /// Whether the newest table names this instance.

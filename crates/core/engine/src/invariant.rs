@@ -60,6 +60,8 @@ pub fn violations(service: &Service) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use switchback_domain::strategy::StrategyKind;
 
     use super::*;
@@ -103,7 +105,7 @@ mod tests {
         let rolling = |service: &mut Service| {
             stop(service, "v1");
             let rollout = service.rollout.as_mut().expect("one runs");
-            rollout.request.policy.strategy = StrategyKind::Rolling;
+            Arc::make_mut(&mut rollout.request).policy.strategy = StrategyKind::Rolling;
         };
         assert_eq!(broken(rolling), [5]);
         let promoted = |service: &mut Service| {

@@ -104,6 +104,18 @@ fn what_waits_for_somebody_sets_no_alarm() {
 }
 
 #[test]
+fn a_promotion_that_lacks_an_instance_is_looked_at_again_in_time() {
+    let steps = vec![Step::SetWeight(Weight::ALL), Step::Pause { duration_ms: Some(10_000) }];
+    let canary = RolloutPolicy { steps, ..policy(StrategyKind::Canary) };
+    let mut story = Story::serving(&canary);
+    story.deploy("v2", &canary);
+    story.run_to("Observing");
+    story.ready("v2", 1);
+    story.after(10);
+    assert_eq!((story.phase(), alarm(&story)), ("Promoting".into(), Some(60)));
+}
+
+#[test]
 fn old_instances_of_a_rolling_update_are_waited_for_as_long_as_they_may_take() {
     let rolling = policy(StrategyKind::Rolling);
     let mut story = Story::serving(&rolling);
