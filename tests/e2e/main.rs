@@ -1,6 +1,8 @@
 //! End-to-end tests: the built binary with its three kinds of processes, under load on the
 //! loopback address. Every test has a site of its own, and a site that leaves an orphan fails.
 
+mod acme;
+mod authority;
 mod clock;
 mod commands;
 mod configuration;

@@ -20,7 +20,7 @@ pub use query::{LogsFrom, LogsQuery, RolloutsQuery};
 pub use stream::EventStream;
 
 use crate::{
-    Accepted, CommandRequest, DeployRequest, DownRequest, Ledger, Logs, OperationAnswer,
+    Accepted, CommandRequest, DeedEntry, DeployRequest, DownRequest, Ledger, Logs, OperationAnswer,
     OperationRequest, Plan, ProxyUpgradeRequest, ProxyUpgraded, RollbackRequest, RolloutDetail,
     RolloutSummary, Status, TrialRecord, UpAnswer, UpRequest,
 };
@@ -118,6 +118,11 @@ impl Client {
     /// Rollouts, newest first.
     pub async fn rollouts(&self, query: &RolloutsQuery) -> Result<Vec<RolloutSummary>, Error> {
         self.get(query.route()).await
+    }
+
+    /// What was done beside rollouts, newest first.
+    pub async fn deeds(&self, query: &RolloutsQuery) -> Result<Vec<DeedEntry>, Error> {
+        self.get(query.route_to("/v1/deeds")).await
     }
 
     /// Everything known about one rollout.

@@ -172,6 +172,24 @@ pub struct OperationEntry {
     pub at_ms: u64,
 }
 
+/// Something that was done beside rollouts: what an operator had a route do, a data plane that was
+/// replaced, a certificate. `GET /v1/deeds?environment=&service=&limit=` answers them newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeedEntry {
+    /// When.
+    pub at_ms: u64,
+    /// To which service; `None` to none in particular.
+    pub key: Option<ServiceKey>,
+    /// What, in words.
+    pub text: String,
+    /// Whether it did not succeed.
+    pub failed: bool,
+    /// Who did it, or had it done.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+}
+
 /// `GET /v1/status[?environment=E]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -185,6 +203,26 @@ pub struct Status {
     pub data_plane: DataPlaneStatus,
     /// Every service of every environment that was brought up.
     pub services: Vec<ServiceStatus>,
+    /// Every certificate that is ordered from an authority.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// How far a certificate is that is ordered and renewed by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// The names in it.
+    pub domains: Vec<String>,
+    /// The authority's directory.
+    pub directory: String,
+    /// When the present one ends; `None` when there is none yet.
+    pub ends_ms: Option<u64>,
+    /// When the next one is ordered; it may be in the past while that is done.
+    pub next_ms: u64,
+    /// How often the next one could not be had.
+    pub failures: u32,
+    /// Why it could not be had last.
+    pub error: Option<String>,
 }
 
 /// The control plane's own state.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use switchback_acme::AcmeCertificates;
 use switchback_api::{Problem, code};
 use switchback_control::{Error, Neighbours, Options};
 use switchback_dataplane::ProxyDataPlane;
 use switchback_demo::service::ServiceOptions;
-use switchback_domain::{EnvironmentName, with_causes};
+use switchback_domain::{EnvironmentName, acme, with_causes};
 use switchback_metrics::HttpMetrics;
 use switchback_ports::journal;
 use switchback_runtime::{
@@ -71,6 +72,7 @@ fn neighbours(state_dir: &Path, executable: PathBuf) -> Result<Neighbours, Probl
         metrics: Arc::new(HttpMetrics),
         data_plane: data_plane.clone(),
         supervision: data_plane,
+        certificates: Arc::new(AcmeCertificates::new(state_dir.join(acme::DIRECTORY))),
         journal: Box::new(move || Ok(Box::new(SqliteJournal::open(&path)?))),
     })
 }

@@ -19,7 +19,7 @@ use switchback_api::{
 };
 use switchback_domain::{EnvironmentName, InstanceHealth};
 use switchback_ports::runtime::LogQuery;
-use switchback_ports::{crash_point, data_plane};
+use switchback_ports::{Replaced, crash_point, data_plane};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
@@ -27,6 +27,8 @@ use crate::Error;
 use crate::calls::DeployAnswer;
 use crate::hands::Handle;
 use crate::lookups::Dossier;
+use crate::problem::journal;
+use crate::record::Deed;
 use crate::views::{self, parse_id};
 
 /// Rollouts listed when no limit is asked for.
@@ -74,6 +76,7 @@ fn router(handle: Handle) -> Router {
         .route("/v1/up", post(up))
         .route("/v1/down", post(down))
         .route("/v1/operations", post(operate))
+        .route("/v1/deeds", get(deeds))
         .route("/v1/proxy/upgrade", post(upgrade_proxy))
         .route("/v1/rollouts", get(rollouts))
         .route("/v1/rollouts/{id}", get(detail))
@@ -214,19 +217,54 @@ async fn upgrade_proxy(
     State(handle): State<Handle>,
     Json(request): Json<ProxyUpgradeRequest>,
 ) -> Result<Response, Refusal> {
-    let supervision = handle.links().supervision.clone();
     // A task of its own: a caller that hangs up changes nothing about what was begun.
-    let upgrade = tokio::spawn(async move { supervision.upgrade(request.binary.as_deref()).await });
-    let replaced = upgrade.await.map_err(|error| code::INTERNAL.problem(error.to_string()))?;
-    let replaced = replaced.map_err(|why| {
-        code::NOT_REPLACED.problem(why.to_string()).hint("the old process serves on; try again")
-    })?;
-    let pid = replaced.to.0;
-    handle.ask(move |driver| driver.data_plane_pid = Some(pid)).await;
+    let upgrade = tokio::spawn(async move { audited_upgrade(&handle, request).await });
+    let replaced = upgrade.await.map_err(|error| code::INTERNAL.problem(error.to_string()))??;
     let process = |(pid, version)| ProxyProcess { pid, version };
     let took_ms = u64::try_from(replaced.took.as_millis()).unwrap_or(u64::MAX);
     let (from, to) = (process(replaced.from), process(replaced.to));
     Ok(Json(ProxyUpgraded { from, to, took_ms }).into_response())
+}
+
+/// What is asked for is in the journal before it is begun, and what came of it after.
+async fn audited_upgrade(
+    handle: &Handle,
+    request: ProxyUpgradeRequest,
+) -> Result<Replaced, Refusal> {
+    let ProxyUpgradeRequest { binary, by } = request;
+    let program =
+        binary.as_ref().map_or_else(String::new, |path| format!(" to {}", path.display()));
+    let deed = |text: String, failed| {
+        let deed = Deed { by: by.clone(), text, failed };
+        handle.ask(move |driver| driver.book.note_deed(deed))
+    };
+    let asked = deed(format!("upgrade of the data plane{program} asked for"), false).await;
+    asked.ok_or_else(ending)?.map_err(|error| journal(&error))?;
+    crash_point("before proxy upgrade");
+    let replaced = handle.links().supervision.upgrade(binary.as_deref()).await;
+    crash_point("after proxy upgrade");
+    match replaced {
+        Ok(replaced) => {
+            let (from, to) = (told(&replaced.from), told(&replaced.to));
+            let took = replaced.took.as_millis();
+            // It is done, whether that can be written or not.
+            let _ =
+                deed(format!("data plane upgraded from {from} to {to} in {took} ms"), false).await;
+            let pid = replaced.to.0;
+            handle.ask(move |driver| driver.data_plane_pid = Some(pid)).await;
+            Ok(replaced)
+        }
+        Err(why) => {
+            let _ = deed(format!("data plane not upgraded{program}: {why}"), true).await;
+            let problem = code::NOT_REPLACED.problem(why.to_string());
+            Err(Refusal(problem.hint("the old process serves on; try again")))
+        }
+    }
+}
+
+fn told((pid, version): &(u32, String)) -> String {
+    let version = if version.is_empty() { "an older version" } else { version };
+    format!("{version} (process {pid})")
 }
 
 async fn rollouts(
@@ -236,6 +274,17 @@ async fn rollouts(
     let limit = selection.limit.unwrap_or(LIST_DEFAULT);
     let list = move |driver: &mut crate::driver::Driver| {
         driver.rollouts(selection.environment.as_ref(), selection.service.as_deref(), limit)
+    };
+    Ok(Json(handle.ask(list).await.ok_or_else(ending)??).into_response())
+}
+
+async fn deeds(
+    State(handle): State<Handle>,
+    Query(selection): Query<Selection>,
+) -> Result<Response, Refusal> {
+    let limit = selection.limit.unwrap_or(LIST_DEFAULT);
+    let list = move |driver: &mut crate::driver::Driver| {
+        driver.deeds(selection.environment.as_ref(), selection.service.as_deref(), limit)
     };
     Ok(Json(handle.ask(list).await.ok_or_else(ending)??).into_response())
 }

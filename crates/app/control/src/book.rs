@@ -1,6 +1,6 @@
 //! The states of all services and the journal they are written to: journal first, act second.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use switchback_api::RolloutEvent;
@@ -14,7 +14,7 @@ use switchback_ports::{Journal, crash_point};
 use tokio::sync::broadcast;
 
 use crate::clock::{self, Anchor};
-use crate::record::{self, Consequences};
+use crate::record::{self, Consequences, Deed};
 use crate::{Error, views};
 
 /// Records between two snapshots of a service: replay stays short, the journal small.
@@ -23,6 +23,9 @@ const SNAPSHOT_EVERY: u32 = 100;
 const PAGE: usize = 500;
 /// Events a slow listener may lag behind before it has to read the journal again.
 const BACKLOG: usize = 1024;
+
+/// Deeds that are told of; the journal has them all.
+const DEEDS_TOLD: usize = 200;
 
 /// Why an event was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,8 @@ pub(crate) struct Book {
     changes: u64,
     since_snapshot: BTreeMap<ServiceKey, u32>,
     configured: BTreeMap<String, String>,
+    /// When and what, oldest first.
+    deeds: VecDeque<(u64, Deed)>,
     next_rollout: u64,
     /// The newest record whose writing was confirmed.
     last: Sequence,
@@ -88,6 +93,7 @@ impl Book {
             services: replayed.services.into_iter().map(|(key, s)| (key, Arc::new(s))).collect(),
             since_snapshot: BTreeMap::new(),
             configured: replayed.configured,
+            deeds: replayed.deeds,
             next_rollout,
             last: Sequence(0),
             in_doubt: false,
@@ -293,6 +299,9 @@ impl Book {
         if let Some(Ok(versions)) = record::read_configured(record) {
             self.configured = versions;
         }
+        if let Some(deed) = record::read_deed(record) {
+            remember(&mut self.deeds, deed);
+        }
         let Some(Ok(event)) = record::read_event(record) else { return };
         let Some(key) = self.key_of(&event, record) else { return };
         let (before, at) = (self.service(&key), record.content.at);
@@ -347,6 +356,21 @@ impl Book {
         Ok(lines)
     }
 
+    /// Writes down what was done. When the journal does not take it, it was not written.
+    pub(crate) fn note_deed(&mut self, deed: Deed) -> Result<(), journal::Error> {
+        self.catch_up()?;
+        let record = record::deed(self.now(), &deed);
+        let wall_ms = record.wall_ms;
+        self.append("deed", &[record], &[])?;
+        remember(&mut self.deeds, (wall_ms, deed));
+        Ok(())
+    }
+
+    /// What was done, and when by the wall clock, newest first.
+    pub(crate) fn deeds(&self) -> impl Iterator<Item = &(u64, Deed)> {
+        self.deeds.iter().rev()
+    }
+
     /// Writes records that no state follows from.
     pub(crate) fn note(&mut self, records: &[NewRecord]) -> Result<Sequence, journal::Error> {
         self.append("trial", records, &[])
@@ -368,6 +392,13 @@ impl Book {
     }
 }
 
+fn remember(deeds: &mut VecDeque<(u64, Deed)>, deed: (u64, Deed)) {
+    if deeds.len() == DEEDS_TOLD {
+        deeds.pop_front();
+    }
+    deeds.push_back(deed);
+}
+
 fn each_record(
     journal: &dyn Journal,
     scope: Option<&str>,
@@ -387,6 +418,7 @@ struct Replayed {
     services: BTreeMap<ServiceKey, Service>,
     anchor: Option<Anchor>,
     configured: BTreeMap<String, String>,
+    deeds: VecDeque<(u64, Deed)>,
     last: Timestamp,
 }
 
@@ -397,8 +429,16 @@ fn replay(journal: &dyn Journal) -> Result<Replayed, Error> {
         services: BTreeMap::new(),
         anchor: None,
         configured: BTreeMap::new(),
+        deeds: VecDeque::new(),
         last: Timestamp::default(),
     };
+    each_record(journal, Some(record::DEEDS), Sequence(0), |found| {
+        replayed.last = replayed.last.max(found.content.at);
+        if let Some(deed) = record::read_deed(found) {
+            remember(&mut replayed.deeds, deed);
+        }
+    })
+    .map_err(read)?;
     for snapshot in journal.snapshots().map_err(read)? {
         let service = record::read_snapshot(&snapshot).map_err(unreadable)?;
         let key = service.key.to_string();

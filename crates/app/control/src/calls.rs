@@ -257,6 +257,8 @@ impl Driver {
     pub(crate) fn up(&mut self, ask: UpRequest) -> Result<UpAnswer, Problem> {
         let environment = self.environment(ask.environment);
         let services = self.settings.services(&environment)?;
+        // Whoever brings things up may have mended what an order failed for.
+        self.hurry_certificates();
         let mut answer = UpAnswer { started: BTreeMap::new(), kept: BTreeMap::new() };
         for service in &services {
             let name = service.key().service.to_string();

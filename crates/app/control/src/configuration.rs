@@ -18,6 +18,8 @@ const CONTENT_MAX: u64 = 1024 * 1024;
 pub(crate) struct Settings {
     pub(crate) project: ProjectName,
     pub(crate) environment: EnvironmentName,
+    /// Where ordered certificates are kept.
+    pub(crate) certificates: PathBuf,
     config: PathBuf,
 }
 
@@ -36,13 +38,14 @@ impl Settings {
         Ok(Self {
             project: document.project().clone(),
             environment,
+            certificates: options.state_dir.join(switchback_domain::acme::DIRECTORY),
             config: options.config.clone(),
         })
     }
 
     /// Those of a control plane that nobody configures: the simulator's.
     pub(crate) fn fixed(project: ProjectName, environment: EnvironmentName) -> Self {
-        Self { project, environment, config: PathBuf::new() }
+        Self { project, environment, certificates: PathBuf::new(), config: PathBuf::new() }
     }
 
     /// The services of an environment as they are configured now.

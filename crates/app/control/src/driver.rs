@@ -13,10 +13,14 @@ use switchback_domain::{
 use switchback_engine::{EventKind, RolloutId};
 use switchback_ports::data_plane::{self, Batches, Report};
 use switchback_ports::runtime::{self, Instance, Usage};
-use switchback_ports::{DataPlane, Metrics, Prober, Runtime, Supervision, crash_point, journal};
+use switchback_ports::{
+    Certificates as CertificatesPort, DataPlane, Metrics, Prober, Runtime, Supervision,
+    crash_point, journal,
+};
 use switchback_routing::Table;
 
 use crate::book::Book;
+use crate::certificates::Certificates;
 use crate::clock::Instant;
 use crate::configuration::Settings;
 use crate::exact::Exact;
@@ -38,6 +42,7 @@ pub(crate) struct Links {
     pub(crate) metrics: Arc<dyn Metrics>,
     pub(crate) data_plane: Arc<dyn DataPlane>,
     pub(crate) supervision: Arc<dyn Supervision>,
+    pub(crate) certificates: Arc<dyn CertificatesPort>,
 }
 
 /// Work to be done with the driver's state in hand.
@@ -108,6 +113,7 @@ pub(crate) struct Driver {
     pub(crate) orders: Vec<Order>,
     pub(crate) fleet: Fleet,
     pub(crate) publisher: Publisher,
+    pub(crate) certificates: Certificates,
     pub(crate) heard: Option<Heard>,
     pub(crate) data_plane_pid: Option<u32>,
     pub(crate) data_plane_error: Option<String>,
@@ -135,13 +141,14 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(book: Book, settings: Settings) -> Self {
-        let epoch = book.epoch();
+        let publisher = Publisher::new(book.epoch(), &settings.certificates);
         Self {
             book,
             settings,
             orders: Vec::new(),
             fleet: Fleet::default(),
-            publisher: Publisher::new(epoch),
+            publisher,
+            certificates: Certificates::default(),
             heard: None,
             data_plane_pid: None,
             data_plane_error: None,

@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::driver::{Ask, Driver, Links, Message};
 use crate::order::Order;
-use crate::{Error, clock, tasks};
+use crate::{Error, certificates, clock, tasks};
 
 /// Messages that may wait; tasks that report wait for room.
 const MAILBOX: usize = 1024;
@@ -108,6 +108,8 @@ impl Hands {
             self.handle.clone(),
             self.keep_data_plane.subscribe(),
         ));
+        let keeping = certificates::keep_certificates(self.links.clone(), self.handle.clone());
+        self.tasks.spawn(keeping);
         while !self.driver.closed && !self.driver.fenced {
             let wake = tokio::time::sleep(self.driver.time_to_wake());
             tokio::select! {

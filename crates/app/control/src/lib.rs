@@ -6,6 +6,7 @@
 mod api;
 mod book;
 mod calls;
+mod certificates;
 mod clock;
 mod compact;
 mod configuration;
@@ -43,7 +44,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use switchback_domain::EnvironmentName;
-use switchback_ports::{DataPlane, Journal, Metrics, Prober, Runtime, Supervision, journal};
+use switchback_ports::{
+    Certificates, DataPlane, Journal, Metrics, Prober, Runtime, Supervision, journal,
+};
 
 /// What the control plane is told at its start.
 #[derive(Debug, Clone)]
@@ -70,6 +73,8 @@ pub struct Neighbours {
     pub data_plane: Arc<dyn DataPlane>,
     /// Keeps the carrier running.
     pub supervision: Arc<dyn Supervision>,
+    /// Orders certificates.
+    pub certificates: Arc<dyn Certificates>,
     /// Opens the journal, once the lock is held.
     pub journal: Box<dyn FnOnce() -> Result<Box<dyn Journal>, journal::Error> + Send>,
 }
@@ -130,6 +135,7 @@ pub async fn run(options: Options, neighbours: Neighbours) -> Result<(), Error> 
         metrics: neighbours.metrics,
         data_plane: neighbours.data_plane,
         supervision: neighbours.supervision,
+        certificates: neighbours.certificates,
     };
     let driver = driver::Driver::new(book, settings);
     let (hands, handle) = hands::Hands::new(driver, links);

@@ -1,8 +1,8 @@
 //! What the API looks up: the state as records, and nothing changed by it.
 
 use switchback_api::{
-    ControlStatus, DataPlaneStatus, InstanceStatus, Problem, RolloutEvent, RolloutSummary, Status,
-    code,
+    ControlStatus, DataPlaneStatus, DeedEntry, InstanceStatus, Problem, RolloutEvent,
+    RolloutSummary, Status, code,
 };
 use switchback_domain::{EnvironmentName, InstanceId, Verdict, Version};
 use switchback_engine::{RolloutId, Service, describe_step};
@@ -38,6 +38,7 @@ impl Driver {
             },
             data_plane: self.data_plane_status(),
             services: wanted.map(|service| self.service_status(service)).collect(),
+            certificates: self.certificate_statuses(),
         }
     }
 
@@ -117,6 +118,35 @@ impl Driver {
         let mut found: Vec<_> = wanted.flat_map(|service| views::all(service)).collect();
         let number = |summary: &RolloutSummary| views::parse_id(&summary.id).map(|id| id.0);
         found.sort_by_key(|summary| std::cmp::Reverse(number(summary)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// What was done by hand, and of itself, beside rollouts: newest first. What is about no
+    /// service is left out when one is named.
+    pub(crate) fn deeds(
+        &self,
+        environment: Option<&EnvironmentName>,
+        service: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<DeedEntry>, Problem> {
+        self.check_service(environment, service)?;
+        let states = self.book.services().values();
+        let wanted = states.filter(|state| {
+            environment.is_none_or(|name| state.key.environment == *name)
+                && service.is_none_or(|name| state.key.service.as_str() == name)
+        });
+        let mut found: Vec<_> = wanted.flat_map(|service| views::deeds(service)).collect();
+        let general = self.book.deeds().filter(|_| service.is_none());
+        found.extend(general.map(|(at_ms, deed)| DeedEntry {
+            at_ms: *at_ms,
+            key: None,
+            text: deed.text.clone(),
+            failed: deed.failed,
+            by: deed.by.clone(),
+            reason: None,
+        }));
+        found.sort_by_key(|entry| std::cmp::Reverse(entry.at_ms));
         found.truncate(limit);
         Ok(found)
     }

@@ -20,6 +20,9 @@ pub(crate) const CONTROL: &str = "control";
 const EVENT: &str = "event";
 const STARTED: &str = "started";
 const CONFIGURED: &str = "configured";
+const DEED: &str = "deed";
+/// Scope of records about what was done to the whole: no state follows from them.
+pub(crate) const DEEDS: &str = "deeds";
 
 /// Why a record could not be understood.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,24 @@ pub(crate) fn started(at: Timestamp, anchor: &Anchor) -> NewRecord {
 /// The versions that `switchback up` last brought up, by service key.
 pub(crate) fn configured(at: Timestamp, versions: &BTreeMap<String, String>) -> NewRecord {
     envelope(CONTROL, CONFIGURED, at, versions)
+}
+
+/// Something that was done, and is about no service: for the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Deed {
+    pub(crate) by: String,
+    pub(crate) text: String,
+    #[serde(default)]
+    pub(crate) failed: bool,
+}
+
+pub(crate) fn deed(at: Timestamp, deed: &Deed) -> NewRecord {
+    envelope(DEEDS, DEED, at, deed)
+}
+
+/// A deed and when it was done; what another build has written differently is nothing to stop for.
+pub(crate) fn read_deed(record: &Record) -> Option<(u64, Deed)> {
+    Some((record.content.wall_ms, read(record, DEED)?.ok()?))
 }
 
 /// Something about a rollout's exact test, under a scope of its own: replay has no need of it.

@@ -1,6 +1,7 @@
 //! Publishing route tables: one at a time, in order, until the data plane serves what is wanted.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use switchback_domain::route::RouteMode;
 use switchback_domain::seeded::bug;
 use switchback_domain::{Epoch, Generation, InstanceId, ServiceKey};
 use switchback_engine::Service;
+use switchback_ports::certificates::Proof;
 use switchback_ports::data_plane::{Error, Report};
-use switchback_routing::Table;
+use switchback_routing::{Route, Table};
 
 use crate::clock::Instant;
 use crate::table;
@@ -30,6 +32,10 @@ pub(crate) struct Publisher {
     on_its_way: Option<HashSet<InstanceId>>,
     failed: Option<(String, Instant)>,
     incarnation: Option<String>,
+    /// The directory of ordered certificates, as a table names it.
+    certificates: String,
+    /// What authorities are answered who ask whether a name leads here.
+    challenges: BTreeMap<String, String>,
 }
 
 /// A table that is in force.
@@ -52,8 +58,10 @@ pub(crate) enum Next {
 }
 
 impl Publisher {
-    pub(crate) fn new(epoch: Epoch) -> Self {
+    pub(crate) fn new(epoch: Epoch, certificates: &Path) -> Self {
         Self {
+            certificates: certificates.to_string_lossy().into_owned(),
+            challenges: BTreeMap::new(),
             epoch,
             generation: Generation::first(epoch),
             served: None,
@@ -81,7 +89,10 @@ impl Publisher {
         }
         let open = services.iter().filter(|(_, service)| !service.traffic.is_acknowledged());
         let shifts: Shifts = open.map(|(key, s)| (key.clone(), s.traffic.shift)).collect();
-        let wanted = table::build(services, self.generation);
+        let mut wanted = table::build(services, self.generation);
+        let encrypted = wanted.routes.iter_mut().filter_map(|route| route.tls.as_mut());
+        encrypted.for_each(|tls| tls.keep_in(&self.certificates));
+        wanted.challenges.clone_from(&self.challenges);
         if let Some(served) = self.served.as_mut()
             && same_content(&served.table, &wanted)
         {
@@ -155,6 +166,41 @@ impl Publisher {
         })
     }
 
+    /// Has the data plane answer authorities.
+    pub(crate) fn prove(&mut self, proofs: Vec<Proof>) {
+        self.challenges.extend(proofs.into_iter().map(|proof| (proof.token, proof.answer)));
+        self.look_again();
+    }
+
+    /// Whether it does, in every worker.
+    pub(crate) fn proves(&self, proofs: &[Proof]) -> bool {
+        self.served.as_ref().is_some_and(|served| {
+            let shown = &served.table.challenges;
+            proofs.iter().all(|proof| shown.get(&proof.token) == Some(&proof.answer))
+        })
+    }
+
+    /// The authorities have been.
+    pub(crate) fn withdraw_proofs(&mut self) {
+        self.challenges.clear();
+        self.look_again();
+    }
+
+    /// Something else than a state calls for another table.
+    fn look_again(&mut self) {
+        if let Some(served) = self.served.as_mut() {
+            served.fits = None;
+        }
+    }
+
+    /// Whether somebody who comes in plain text is answered.
+    pub(crate) fn serves_plain(&self) -> bool {
+        let plain =
+            |route: &Route| route.tls.as_ref().is_none_or(|tls| tls.redirect_from.is_some());
+        self.is_settled()
+            && self.served.as_ref().is_some_and(|served| served.table.routes.iter().any(plain))
+    }
+
     /// Whether an address is being listened on by the served table.
     pub(crate) fn listens_on(&self, address: std::net::SocketAddr) -> bool {
         self.served.as_ref().is_some_and(|served| {
@@ -170,5 +216,7 @@ fn instances(table: &Table) -> HashSet<InstanceId> {
 }
 
 fn same_content(one: &Table, other: &Table) -> bool {
-    (one.routes == other.routes || bug("weights-not-compared")) && one.arms == other.arms
+    (one.routes == other.routes || bug("weights-not-compared"))
+        && one.arms == other.arms
+        && one.challenges == other.challenges
 }

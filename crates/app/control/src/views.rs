@@ -1,7 +1,7 @@
 //! From states to the API's records. Pure.
 
 use switchback_api::{
-    Accepted, Ledger, LedgerEntry, Mode, OperationEntry, RevisionStatus, RolloutOutcome,
+    Accepted, DeedEntry, Ledger, LedgerEntry, Mode, OperationEntry, RevisionStatus, RolloutOutcome,
     RolloutSummary, ServiceStatus, Share,
 };
 use switchback_domain::route::RouteMode;
@@ -151,6 +151,18 @@ fn operation(service: &Service, operation: &switchback_engine::Operation) -> Ope
         reason: operation.reason.clone(),
         at_ms: operation.wall_ms,
     }
+}
+
+/// What operators had a service do, newest first.
+pub(crate) fn deeds(service: &Service) -> impl Iterator<Item = DeedEntry> {
+    service.operations.iter().rev().map(|operation| DeedEntry {
+        at_ms: operation.wall_ms,
+        key: Some(service.key.clone()),
+        text: describe_mode(service, &operation.mode),
+        failed: false,
+        by: operation.by.clone(),
+        reason: operation.reason.clone(),
+    })
 }
 
 /// What a route does instead of serving.

@@ -177,8 +177,13 @@ impl Admin {
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let connections = (0..self.shared.workers()).map(|worker| self.shared.connections(worker));
-        let page =
-            crate::metrics::page(&self.plane.report(), connections.sum(), &self.shared.access_log);
+        let current = self.shared.table.load();
+        let page = crate::metrics::page(
+            &self.plane.report(),
+            connections.sum(),
+            current.tls.expiries(),
+            &self.shared.access_log,
+        );
         content(StatusCode::OK, "text/plain; version=0.0.4", page.into())
     }
 }

@@ -26,7 +26,12 @@ struct Series {
 }
 
 /// The whole page.
-pub(crate) fn page(report: &Report, connections: usize, log: &AccessLog) -> String {
+pub(crate) fn page(
+    report: &Report,
+    connections: usize,
+    expiries: &BTreeMap<String, i64>,
+    log: &AccessLog,
+) -> String {
     // Two releases of one version (a configuration rollback) are one series.
     let mut series: BTreeMap<String, Series> = BTreeMap::new();
     for arm in &report.arms {
@@ -48,6 +53,7 @@ pub(crate) fn page(report: &Report, connections: usize, log: &AccessLog) -> Stri
     trouble(&mut text, &series);
     by_service(&mut text, report);
     own(&mut text, report, connections);
+    certificates(&mut text, expiries);
     logged(&mut text, log);
     text
 }
@@ -71,6 +77,19 @@ macro_rules! line {
     ($text:expr, $($argument:tt)*) => {
         let _ = writeln!($text, $($argument)*);
     };
+}
+
+/// Nothing where nothing is encrypted.
+fn certificates(text: &mut String, expiries: &BTreeMap<String, i64>) {
+    if expiries.is_empty() {
+        return;
+    }
+    let name = "switchback_proxy_certificate_expiry_seconds";
+    line!(text, "# HELP {name} When the host's certificate ends, in seconds since 1970.");
+    line!(text, "# TYPE {name} gauge");
+    for (host, ends) in expiries {
+        line!(text, "{name}{{host=\"{}\"}} {ends}", escaped(host));
+    }
 }
 
 /// Failures that the client saw as a 502, 503 or 504 of ours count as 5xx.
@@ -335,7 +354,8 @@ mod tests {
         let arms = vec![arm("a", &[900, 2_000]), arm("b", &[40_000, 99_000_000])];
         let isolated =
             RouteReport { isolated: 3, held: 2, ..RouteReport::new(arms[0].arm.service.clone()) };
-        let text = page(&Report { arms, routes: vec![isolated], ..Report::default() }, 7, &log);
+        let report = Report { arms, routes: vec![isolated], ..Report::default() };
+        let text = page(&report, 7, &BTreeMap::from([("a.test".to_owned(), 90)]), &log);
         assert_eq!(escaped("a\\b\"c\nd"), "a\\\\b\\\"c\\nd");
         let labels = "service=\"sample\",environment=\"test\",version=\"v1\"";
         for expected in [
@@ -350,6 +370,7 @@ mod tests {
             "switchback_proxy_held{service=\"sample\",environment=\"test\"} 2".to_owned(),
             "switchback_proxy_generation{epoch=\"0\"} 0".to_owned(),
             "switchback_proxy_connections 7".to_owned(),
+            "switchback_proxy_certificate_expiry_seconds{host=\"a.test\"} 90".to_owned(),
         ] {
             assert_eq!(
                 text.lines().filter(|line| **line == expected).count(),

@@ -110,6 +110,14 @@ impl Refusal {
         Self::own(StatusCode::PERMANENT_REDIRECT, OwnAnswer { fields, body: Bytes::new() })
     }
 
+    /// What an authority asked for that is to certify the name.
+    fn proof(answer: &str) -> Self {
+        let fields = vec![("content-type", "application/octet-stream".to_owned())];
+        let body = Bytes::copy_from_slice(answer.as_bytes());
+        let reason = "asked by an authority";
+        Self { reason, ..Self::own(StatusCode::OK, OwnAnswer { fields, body }) }
+    }
+
     fn maintenance(of: &Maintenance) -> Self {
         let page = if of.page.is_empty() { MAINTENANCE_PAGE } else { of.page.as_str() };
         let refusal = Self::later("the service is down for maintenance", of.retry_after);
@@ -294,6 +302,11 @@ pub(crate) fn assign<E: Exchange>(
 ) -> Way {
     let mut way = request.view(entry, |asked| {
         worker.with_table(|table| {
+            if !entry.secure
+                && let Some(answer) = table.table.challenge(asked.path)
+            {
+                return Way::Refused(Refusal::proof(answer));
+            }
             let elsewhere = |any| table.tls.redirect(entry.listen, asked.host, any);
             if let Some(port) = elsewhere(false) {
                 return Way::Refused(Refusal::encrypted(asked, port));

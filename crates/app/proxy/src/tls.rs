@@ -1,11 +1,10 @@
 //! TLS: certificates from files, by name, in the table that is swapped; sessions towards clients
 //! and towards instances.
 //!
-//! Keys are read here and stay here: no table, report, log or file of ours ever holds one.
+//! Keys are read here and stay here: no table, report or log ever holds one.
 
 mod accept;
 mod book;
-mod der;
 mod hosts;
 mod material;
 mod tickets;

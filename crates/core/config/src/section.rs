@@ -13,6 +13,7 @@ pub(crate) mod metric_template;
 pub(crate) mod resilience;
 pub(crate) mod rollback;
 pub(crate) mod route;
+pub(crate) mod route_acme;
 pub(crate) mod route_affinity;
 pub(crate) mod route_match;
 pub(crate) mod route_rules;

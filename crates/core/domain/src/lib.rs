@@ -2,7 +2,9 @@
 //!
 //! Pure values only: no clock, no files, no randomness. Every other crate speaks in these types.
 
+pub mod acme;
 pub mod causes;
+pub mod certificate;
 pub mod condition;
 pub mod generation;
 pub mod histogram;

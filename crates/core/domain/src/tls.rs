@@ -8,13 +8,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::acme::AcmeSpec;
+
 /// How the clients of a route are spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TlsSpec {
-    /// The file with the certificate and those of its issuers (PEM), the own one first.
+    /// The file with the certificate and those of its issuers (PEM), the own one first. Empty for
+    /// one that is ordered, until a table says where it is kept.
     pub certificate: String,
-    /// The file with its private key (PEM).
+    /// The file with its private key (PEM); empty like the certificate's.
     pub key: String,
+    /// From whom the certificate is ordered, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeSpec>,
     /// Whether clients have to show a certificate of their own; `None` does not ask for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<ClientCertificates>,
@@ -95,8 +101,22 @@ impl TlsSpec {
             authority: place(&clients.authority),
             required: clients.required,
         });
+        let acme = self.acme.as_ref().map(|acme| AcmeSpec {
+            authority: acme.authority.as_deref().map(&place),
+            ..acme.clone()
+        });
+        // Where an ordered one is kept does not depend on the configuration's place.
+        let place = |path: &str| if acme.is_some() { path.to_owned() } else { place(path) };
         let (certificate, key) = (place(&self.certificate), place(&self.key));
-        Self { certificate, key, clients, ..self.clone() }
+        Self { certificate, key, acme, clients, ..self.clone() }
+    }
+
+    /// Names the file of an ordered certificate, which is kept below `directory`.
+    pub fn keep_in(&mut self, directory: &str) {
+        if let Some(acme) = &self.acme {
+            self.certificate = format!("{directory}/{}", acme.file_name());
+            self.key.clone_from(&self.certificate);
+        }
     }
 }
 
@@ -127,6 +147,7 @@ mod tests {
         let spec = TlsSpec {
             certificate: "c".to_owned(),
             key: "k".to_owned(),
+            acme: None,
             clients: Some(ClientCertificates { authority: "a".to_owned(), required: true }),
             redirect_from: None,
             hsts: Duration::ZERO,
@@ -134,5 +155,18 @@ mod tests {
         let placed = spec.with_paths(|path| format!("/x/{path}"));
         assert_eq!((placed.certificate.as_str(), placed.key.as_str()), ("/x/c", "/x/k"));
         assert_eq!(placed.clients.unwrap().authority, "/x/a");
+        let acme = AcmeSpec {
+            directory: crate::acme::LETS_ENCRYPT.to_owned(),
+            email: None,
+            domains: vec!["a.test".to_owned()],
+            authority: Some("ca".to_owned()),
+        };
+        let ordered = TlsSpec { certificate: String::new(), acme: Some(acme), ..spec };
+        let mut placed = ordered.with_paths(|path| format!("/x/{path}"));
+        assert_eq!(placed.acme.as_ref().unwrap().authority.as_deref(), Some("/x/ca"));
+        assert_eq!(placed.certificate, "", "nobody has said where it is kept");
+        placed.keep_in("/s/acme");
+        assert!(placed.certificate.starts_with("/s/acme/a.test-"), "{}", placed.certificate);
+        assert_eq!(placed.certificate, placed.key, "one file, so that they change as one");
     }
 }

@@ -12,8 +12,7 @@ use switchback_domain::route::{
 };
 use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::{
-    EnvironmentName, Generation, InstanceId, ReleaseId, ServiceKey, ServiceName, Split, Version,
-    Weight,
+    EnvironmentName, InstanceId, ReleaseId, ServiceKey, ServiceName, Split, Version, Weight,
 };
 use switchback_routing::{
     Arm, ArmId, Candidate, Endpoint, RequestView, Route, Router, Steering, Table,
@@ -141,5 +140,5 @@ fn table(hosts: usize, rules: &RouteRules, listen: SocketAddr) -> Table {
         tls: None,
     };
     let routes = (0..ROUTES).map(route).collect();
-    Table { generation: Generation::default(), routes, arms: arms.to_vec() }
+    Table { routes, arms: arms.to_vec(), ..Table::default() }
 }

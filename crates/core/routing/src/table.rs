@@ -1,9 +1,11 @@
 //! The route table: what the control plane publishes and the data plane serves.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use switchback_domain::acme::CHALLENGE_PREFIX;
 use switchback_domain::route::{RouteMode, RouteRules};
 use switchback_domain::tls::{TlsSpec, UpstreamSpec};
 use switchback_domain::workload::RouteSpec;
@@ -18,6 +20,21 @@ pub struct Table {
     pub routes: Vec<Route>,
     /// Every version that has instances, also those without a share (they may be draining).
     pub arms: Vec<Arm>,
+    /// What authorities are answered who ask on a plain address whether a name leads here
+    /// (`http-01`): by token. Tables made before it have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub challenges: BTreeMap<String, String>,
+}
+
+impl Table {
+    /// The answer to an authority that asks for this path.
+    pub fn challenge(&self, path: &str) -> Option<&str> {
+        if self.challenges.is_empty() {
+            return None;
+        }
+        let token = path.strip_prefix(CHALLENGE_PREFIX)?;
+        self.challenges.get(token).map(String::as_str)
+    }
 }
 
 /// One public address of one service.

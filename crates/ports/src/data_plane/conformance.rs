@@ -69,7 +69,7 @@ pub fn sample_route(listen: SocketAddr, split: Split<ReleaseId>) -> Route {
 /// A table with one route at `listen`, all of it to the first arm.
 pub fn sample_table(generation: Generation, listen: SocketAddr, arms: Vec<Arm>) -> Table {
     let split = arms.first().map_or_else(Split::none, |arm| Split::all(arm.id.release.clone()));
-    Table { generation, routes: vec![sample_route(listen, split)], arms }
+    Table { generation, routes: vec![sample_route(listen, split)], arms, ..Table::default() }
 }
 
 /// Runs the whole suite against a data plane that has not been given a table yet.

@@ -196,7 +196,7 @@ fn table(plan: Plan, port: u16, generation: Generation) -> Result<Table> {
         Routes::One => vec![any],
         Routes::Many => many(&any),
     };
-    Ok(Table { generation, routes, arms })
+    Ok(Table { generation, routes, arms, ..Table::default() })
 }
 
 fn many(any: &Route) -> Vec<Route> {

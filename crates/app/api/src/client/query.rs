@@ -18,7 +18,12 @@ pub struct RolloutsQuery {
 
 impl RolloutsQuery {
     pub(super) fn route(&self) -> Query {
-        Query::new("/v1/rollouts")
+        self.route_to("/v1/rollouts")
+    }
+
+    /// The same question about something else.
+    pub(super) fn route_to(&self, what: &str) -> Query {
+        Query::new(what)
             .and("environment", self.environment.as_ref())
             .and("service", self.service.as_ref())
             .and("limit", self.limit)

@@ -1,8 +1,8 @@
-//! Rollouts, newest first.
+//! Rollouts, and what was done beside them, newest first.
 
-use switchback_api::RolloutSummary;
+use switchback_api::{DeedEntry, RolloutSummary};
 
-use crate::render::look::{Look, clean};
+use crate::render::look::{Look, Tone, clean};
 use crate::render::outcome::{duration_ms, versions, word};
 use crate::render::progress::strategy;
 use crate::render::table::{self, Cell};
@@ -19,6 +19,22 @@ pub(crate) fn lines(rollouts: &[RolloutSummary], now_ms: u64, look: Look) -> Vec
         "FAILED", "BY", "CAUSE",
     ];
     table::lines(&headers, &rows, look)
+}
+
+/// One line for each thing that was done beside rollouts; nothing without any.
+pub(crate) fn deeds(deeds: &[DeedEntry], now_ms: u64, look: Look) -> Vec<String> {
+    let cells = |deed: &DeedEntry| {
+        let tone = if deed.failed { Tone::Bad } else { Tone::Plain };
+        vec![
+            Cell::text(when::ago(deed.at_ms, now_ms)),
+            Cell::text(deed.key.as_ref().map(ToString::to_string).unwrap_or_default()),
+            Cell::text(clean(&deed.text)).tone(tone),
+            Cell::text(clean(&deed.by)),
+            Cell::text(deed.reason.as_deref().map(clean).unwrap_or_default()),
+        ]
+    };
+    let rows: Vec<_> = deeds.iter().map(cells).collect();
+    table::lines(&["WHEN", "SERVICE", "DONE", "BY", "REASON"], &rows, look)
 }
 
 fn row(rollout: &RolloutSummary, now_ms: u64, look: Look) -> Vec<Cell> {
@@ -42,6 +58,17 @@ fn row(rollout: &RolloutSummary, now_ms: u64, look: Look) -> Vec<Cell> {
 mod tests {
     use super::*;
     use crate::render::samples;
+
+    #[test]
+    fn what_was_done_beside_rollouts_lines_up_too() {
+        let text = deeds(&samples::deeds(), 61_000, Look::PLAIN).join("\n");
+        let expected = "\
+WHEN     SERVICE         DONE                               BY    REASON
+30s ago  production/api  isolated                           anna  it leaks
+1m ago                   data plane not upgraded: it ended  bert";
+        assert_eq!(text, expected);
+        assert!(deeds(&[], 0, Look::PLAIN).is_empty());
+    }
 
     #[test]
     fn rollouts_line_up() {

@@ -3,9 +3,9 @@
 use switchback_analysis::label::errors::ErrorCounts;
 use switchback_analysis::{ArmBatch, Batch, Settings};
 use switchback_api::{
-    ControlStatus, DataPlaneStatus, InstanceStatus, LastWords, Ledger, LedgerEntry, LogEntry, Plan,
-    RevisionStatus, RolloutDetail, RolloutEvent, RolloutOutcome, RolloutSummary, ServiceStatus,
-    Share, Status, TrialRecord,
+    ControlStatus, DataPlaneStatus, DeedEntry, InstanceStatus, LastWords, Ledger, LedgerEntry,
+    LogEntry, Plan, RevisionStatus, RolloutDetail, RolloutEvent, RolloutOutcome, RolloutSummary,
+    ServiceStatus, Share, Status, TrialRecord,
 };
 use switchback_domain::strategy::StrategyKind;
 use switchback_domain::{
@@ -198,7 +198,29 @@ pub(crate) fn status() -> Status {
             listening: vec!["127.0.0.1:8080".to_owned()],
         },
         services: vec![api, web],
+        certificates: Vec::new(),
     }
+}
+
+/// What was done beside rollouts: one for a service, one that failed.
+pub(crate) fn deeds() -> Vec<DeedEntry> {
+    let isolated = DeedEntry {
+        at_ms: 31_000,
+        key: Some(key("production/api")),
+        text: "isolated".to_owned(),
+        failed: false,
+        by: "anna".to_owned(),
+        reason: Some("it leaks".to_owned()),
+    };
+    let upgrade = DeedEntry {
+        at_ms: 1_000,
+        key: None,
+        text: "data plane not upgraded: it ended".to_owned(),
+        failed: true,
+        by: "bert".to_owned(),
+        reason: None,
+    };
+    vec![isolated, upgrade]
 }
 
 /// A plan of two steps.

@@ -1,6 +1,6 @@
 //! What runs now: control plane, data plane, and each service with its rollout and instances.
 
-use switchback_api::{InstanceStatus, RolloutSummary, ServiceStatus, Status};
+use switchback_api::{CertificateStatus, InstanceStatus, RolloutSummary, ServiceStatus, Status};
 
 use crate::render::look::{Look, Tone, clean, health};
 use crate::render::number::count;
@@ -15,6 +15,7 @@ const BAR_CELLS: usize = 20;
 /// The whole status.
 pub(crate) fn lines(status: &Status, now_ms: u64, look: Look) -> Vec<String> {
     let mut lines = planes(status, look);
+    lines.extend(status.certificates.iter().flat_map(|own| certificate(own, now_ms, look)));
     if status.services.is_empty() {
         lines.push("no service was brought up yet: `switchback up` does".to_owned());
     }
@@ -56,6 +57,27 @@ fn planes(status: &Status, look: Look) -> Vec<String> {
     }
     if let Some(why) = &plane.error {
         lines.push(look.paint(Tone::Bad, &format!("  {}", clean(why))));
+    }
+    lines
+}
+
+/// How far a certificate is that is ordered, and why it is not there.
+fn certificate(certificate: &CertificateStatus, now_ms: u64, look: Look) -> Vec<String> {
+    let (names, dot) = (clean(&certificate.domains.join(", ")), look.dot());
+    let stand = match certificate.ends_ms {
+        None => look.paint(Tone::Bad, "not there yet: clients are refused"),
+        Some(ends) if ends <= now_ms => look.paint(Tone::Bad, "has ended: clients refuse it"),
+        Some(ends) => format!("good for {}", when::took(ends - now_ms)),
+    };
+    let next = match certificate.next_ms.checked_sub(now_ms).filter(|wait| *wait > 0) {
+        None => "being ordered".to_owned(),
+        Some(wait) => format!("next order in {}", when::took(wait)),
+    };
+    let mut lines = vec![format!("certificate    {names} {dot} {stand} {dot} {next}")];
+    if let Some(why) = &certificate.error {
+        let times = count(u64::from(certificate.failures), "time");
+        let text = format!("  could not be had, {times}: {}", clean(why));
+        lines.push(look.paint(Tone::Bad, &text));
     }
     lines
 }
@@ -183,6 +205,35 @@ production/web
   stable    none yet
   serving   nobody: requests get no answer from it";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_certificate_tells_how_long_it_is_good_or_why_it_is_not_there() {
+        let mut status = samples::status();
+        let good = CertificateStatus {
+            domains: vec!["a.test".to_owned(), "b.test".to_owned()],
+            directory: "https://ca.test/dir".to_owned(),
+            ends_ms: Some(90 * 86_400_000),
+            next_ms: 60 * 86_400_000,
+            failures: 0,
+            error: None,
+        };
+        let missing = CertificateStatus {
+            ends_ms: None,
+            next_ms: 181_000,
+            failures: 2,
+            error: Some("a.test: no such name (dns)".to_owned()),
+            ..good.clone()
+        };
+        status.certificates = vec![good, missing];
+        let text = lines(&status, 61_000, Look::PLAIN).join("\n");
+        for expected in [
+            "\ncertificate    a.test, b.test - good for 89d 23h - next order in 59d 23h\n",
+            "\ncertificate    a.test, b.test - not there yet: clients are refused - next order in 2m 00s\n",
+            "\n  could not be had, 2 times: a.test: no such name (dns)\n",
+        ] {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
     }
 
     #[test]

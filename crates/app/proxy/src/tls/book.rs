@@ -44,6 +44,8 @@ pub(crate) struct Book {
     /// The settings whose files could not be used when they were read last.
     faulty: HashMap<TlsSpec, Unusable>,
     faulty_upstreams: HashMap<UpstreamSpec, Unusable>,
+    /// When the certificate of each host ends, in seconds since 1970; `*` for every other host.
+    expiries: BTreeMap<String, i64>,
 }
 
 /// The hosts of one encrypted address.
@@ -126,6 +128,8 @@ impl Loader {
         mode: Mode,
     ) -> Result<(), String> {
         let Some(spec) = &route.tls else { return Ok(()) };
+        // An order takes its time, and traffic does not wait for it.
+        let mode = if spec.acme.is_some() { Mode::Lenient } else { mode };
         let in_force = old.sites.get(spec);
         let loaded = match book.sites.get(spec) {
             Some(site) => Ok(Arc::clone(site)),
@@ -147,7 +151,14 @@ impl Loader {
         }
         if let Some(site) = chosen(book, loaded, in_force, mode, &route.service.to_string())? {
             book.sites.insert(spec.clone(), Arc::clone(&site));
-            book.place(route, &site);
+            book.place(route, |_, _| Some(Arc::clone(&site)));
+        } else {
+            // What hosts had before they were ordered another one serves on. Without any the
+            // address is encrypted all the same: nothing is said in plain text there.
+            book.place(route, |listen, host| {
+                let hosts = &old.listeners.get(&listen)?.hosts;
+                host.map_or_else(|| hosts.any(), |host| hosts.exactly(host)).cloned()
+            });
         }
         if let Some(from) = spec.redirect_from {
             let redirects = book.redirects.entry(from).or_default();
@@ -170,6 +181,10 @@ impl Loader {
         let unchanged = book.looked_at(files, old);
         if let Some(site) = old.sites.get(spec).filter(|_| unchanged) {
             return old.faulty.get(spec).map_or(Ok(Arc::clone(site)), |wrong| Err(wrong.clone()));
+        }
+        if spec.acme.is_some() && stamp(&spec.certificate).is_none() {
+            let reason = "it is being ordered; until it is there, its clients are refused";
+            return Err(Unusable::of(&spec.certificate, reason));
         }
         let shown = material::shown(&spec.certificate, &spec.key, &self.provider)?;
         if mode == Mode::Strict {
@@ -324,14 +339,27 @@ fn policy(spec: &TlsSpec) -> Result<[u8; 32], Unusable> {
 }
 
 impl Book {
-    fn place(&mut self, route: &Route, site: &Arc<Site>) {
+    /// Notes what is shown at the places of a route.
+    fn place(
+        &mut self,
+        route: &Route,
+        site: impl Fn(SocketAddr, Option<&str>) -> Option<Arc<Site>>,
+    ) {
         for (listen, host) in [false, true].iter().flat_map(|preview| places(route, *preview)) {
+            let shared = self.listeners.entry(listen).or_default();
             // Nobody else holds it before the book is done.
-            if let Some(listener) = Arc::get_mut(self.listeners.entry(listen).or_default()) {
-                listener.hosts.insert(host, Arc::clone(site));
-                listener.fallback.get_or_insert_with(|| Arc::clone(site));
+            if let (Some(listener), Some(site)) = (Arc::get_mut(shared), site(listen, host)) {
+                let ends = self.expiries.entry(host.unwrap_or("*").to_owned()).or_insert(i64::MAX);
+                *ends = (*ends).min(site.shown.not_after);
+                listener.hosts.insert(host, Arc::clone(&site));
+                listener.fallback.get_or_insert(site);
             }
         }
+    }
+
+    /// When the certificate of each host ends, in seconds since 1970; `*` for every other host.
+    pub(crate) fn expiries(&self) -> &BTreeMap<String, i64> {
+        &self.expiries
     }
 
     /// Notes files as they are now. Whether none of them changed since `old` looked.
@@ -381,9 +409,12 @@ impl Book {
         for site in self.sites.values() {
             let left = site.shown.not_after - seconds(now);
             let path = &site.spec.certificate;
+            let early = i64::try_from(CERTIFICATE_WARNING.as_secs()).unwrap_or(i64::MAX);
+            // One that is renewed by itself ends soon when that was missed.
+            let early = if site.spec.acme.is_some() { site.shown.life / 4 } else { early };
             if left < 0 {
                 warnings.push(format!("the certificate in {path} has expired"));
-            } else if left < i64::try_from(CERTIFICATE_WARNING.as_secs()).unwrap_or(i64::MAX) {
+            } else if left < early {
                 let days = left / 86_400;
                 warnings.push(format!("the certificate in {path} ends in {days} days"));
             }

@@ -13,8 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-
-use super::der;
+use switchback_domain::certificate::facts as certificate_facts;
 
 /// A bundle of all public authorities has 250 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -46,6 +45,8 @@ pub(crate) struct Shown {
     pub(crate) certified: Arc<CertifiedKey>,
     /// When it ends, in seconds since 1970.
     pub(crate) not_after: i64,
+    /// How long it is good altogether, in seconds.
+    pub(crate) life: i64,
 }
 
 /// Reads a certificate and its key, and checks that they belong together.
@@ -58,7 +59,7 @@ pub(crate) fn shown(
     if chain.len() > CHAIN_LENGTH_MAX {
         return Err(unusable(certificate, format!("more than {CHAIN_LENGTH_MAX} certificates")));
     }
-    let facts = chain.first().and_then(|own| der::facts(own));
+    let facts = chain.first().and_then(|own| certificate_facts(own));
     let facts = facts.ok_or_else(|| unusable(certificate, "the first certificate is broken"))?;
     // The library's reasons may quote what it read: not of a key.
     let secret = PrivateKeyDer::from_pem_slice(&read(key)?)
@@ -74,13 +75,14 @@ pub(crate) fn shown(
         }
         Err(_) => return Err(unusable(key, "a key of this kind cannot be used")),
     };
-    Ok(Shown { certified, not_after: facts.not_after })
+    let life = facts.not_after.saturating_sub(facts.not_before);
+    Ok(Shown { certified, not_after: facts.not_after, life })
 }
 
 /// Checks that a certificate is good now.
 pub(crate) fn check_time(shown: &Shown, path: &str, now: SystemTime) -> Result<(), Unusable> {
     let now = seconds(now);
-    let not_before = shown.certified.cert.first().and_then(|own| der::facts(own));
+    let not_before = shown.certified.cert.first().and_then(|own| certificate_facts(own));
     if not_before.is_some_and(|facts| facts.not_before > now) {
         return Err(unusable(path, "the certificate is not good yet"));
     }

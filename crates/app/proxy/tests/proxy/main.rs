@@ -33,6 +33,7 @@ mod hyper_codec {
     mod messages;
     mod modes;
     mod observing;
+    mod ordered;
     mod pki;
     mod resilience;
     mod steering;

@@ -126,6 +126,7 @@ impl Pki {
         TlsSpec {
             certificate: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}.key")),
+            acme: None,
             clients: None,
             redirect_from: None,
             hsts: std::time::Duration::ZERO,

@@ -130,7 +130,8 @@ pub(crate) fn table(
     arms: Vec<Arm>,
     split: Split<ReleaseId>,
 ) -> Table {
-    Table { generation: generation(counter), routes: vec![sample_route(listen, split)], arms }
+    let generation = generation(counter);
+    Table { generation, routes: vec![sample_route(listen, split)], arms, ..Table::default() }
 }
 
 /// A table with one version that gets everything.

@@ -24,13 +24,14 @@ use super::pki::*;
 use super::support::*;
 
 /// A route for these hosts, to `v1`.
-fn route(listen: SocketAddr, hosts: &[&str], tls: TlsSpec) -> Route {
+pub(crate) fn route(listen: SocketAddr, hosts: &[&str], tls: TlsSpec) -> Route {
     let hosts = hosts.iter().map(ToString::to_string).collect();
     Route { hosts, tls: Some(tls), ..sample_route(listen, Split::all(release("v1"))) }
 }
 
-fn table_of(counter: u64, routes: Vec<Route>, instance: SocketAddr) -> Table {
-    Table { generation: generation(counter), routes, arms: vec![arm("v1", &[instance])] }
+pub(crate) fn table_of(counter: u64, routes: Vec<Route>, instance: SocketAddr) -> Table {
+    let arms = vec![arm("v1", &[instance])];
+    Table { generation: generation(counter), routes, arms, ..Table::default() }
 }
 
 /// An instance that tells what it was told: `header=value`, `-` when it was not there.
@@ -42,7 +43,11 @@ async fn telling(header: &'static str) -> SocketAddr {
     .await
 }
 
-async fn http1(listen: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> SendRequest<Body> {
+pub(crate) async fn http1(
+    listen: SocketAddr,
+    name: &str,
+    config: &Arc<ClientConfig>,
+) -> SendRequest<Body> {
     let stream = connect(listen, name, config).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -50,7 +55,7 @@ async fn http1(listen: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Se
     sender
 }
 
-fn get_from(host: &str) -> Request<Body> {
+pub(crate) fn get_from(host: &str) -> Request<Body> {
     Request::get("/x?y=z").header("host", host).body(full("")).unwrap()
 }
 

@@ -146,6 +146,23 @@ async fn connections_to_instances_go_to_the_new_process_too() {
 }
 
 #[tokio::test]
+async fn an_authority_that_comes_by_during_an_upgrade_is_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (plane, listen) = (plane(directory.path()), free_address());
+    plane.ensure_started().await.unwrap();
+    let mut table = single(1, listen, "v1", &[version("v1").await]);
+    table.challenges.insert("token".to_owned(), "token.thumb".to_owned());
+    plane.publish(&table).await.unwrap();
+    let mut early = client(listen).await;
+    let asked = || get("/.well-known/acme-challenge/token");
+    assert_eq!(read(early.send_request(asked()).await.unwrap()).await.1, "token.thumb");
+    plane.upgrade(None).await.unwrap();
+    assert_eq!(read(early.send_request(asked()).await.unwrap()).await.1, "token.thumb");
+    assert_eq!(ask(listen, asked()).await.1, "token.thumb");
+    plane.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn bytes_that_nobody_has_read_move_with_their_connection() {
     let directory = tempfile::tempdir().unwrap();
     let (plane, listen) = (plane(directory.path()), free_address());

@@ -50,9 +50,11 @@ pub(crate) fn route(reader: &mut Reader, node: &Node) -> Option<RouteSpec> {
     let timeout = fields.read("timeout", reader, Reader::duration_above_zero);
     let path_prefix = path_prefix.unwrap_or_else(|| "/".to_owned());
     let rules = route_rules::rules(reader, &fields, &path_prefix);
-    let (tls, upstream) = (route_tls::tls(reader, &fields), route_tls::upstream(reader, &fields));
+    let hosts = host_names(reader, &fields);
+    let tls = route_tls::tls(reader, &fields, &hosts);
+    let upstream = route_tls::upstream(reader, &fields);
     Some(RouteSpec {
-        hosts: host_names(reader, &fields),
+        hosts,
         listen: listen?,
         path_prefix,
         timeout: timeout.unwrap_or(TIMEOUT),
@@ -100,7 +102,8 @@ pub(crate) fn listen(reader: &mut Reader, node: &Node) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-fn hosts(reader: &mut Reader, node: &Node) -> Vec<String> {
+/// Host names, one or many.
+pub(crate) fn hosts(reader: &mut Reader, node: &Node) -> Vec<String> {
     if !matches!(node.value, Value::List(_)) {
         return host(reader, node).into_iter().collect();
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use switchback_domain::acme::AcmeSpec;
 use switchback_domain::tls::{
     ClientCertificates, Identity, TlsSpec, UpstreamProtocol, UpstreamSpec, UpstreamTls,
 };
@@ -11,6 +12,7 @@ use switchback_routing::tls_conflict;
 use crate::diagnostic::Code;
 use crate::reader::{Fields, Reader};
 use crate::section::route::{Place, listen};
+use crate::section::route_acme::{self, ACME};
 use crate::section::template::{self, Scope};
 use crate::table::{Field, Kind, Table, field, required};
 use crate::value::Node;
@@ -21,6 +23,9 @@ const HSTS_DAYS_MAX: u32 = 3650;
 const CLIENT_AUTH: [(&str, bool); 2] = [("required", true), ("optional", false)];
 const PROTOCOLS: [(&str, UpstreamProtocol); 2] =
     [("http1", UpstreamProtocol::Http1), ("h2c", UpstreamProtocol::H2c)];
+
+const CERTIFICATE: &str = "PEM file: the certificate, then its issuers'.";
+const KEY: &str = "PEM file: the certificate's private key.";
 
 pub(crate) static ENCRYPTION: [Field; 3] = [
     field("tls", Kind::Struct(&TLS), "How clients are spoken to. Default: in plain text."),
@@ -41,8 +46,13 @@ static TLS: Table = Table::new(
     "route_tls",
     "Encryption towards clients: TLS 1.3 and 1.2, HTTP/2 and HTTP/1.1.",
     &[&[
-        required("certificate", Kind::Text, "PEM file: the certificate, then its issuers'."),
-        required("key", Kind::Text, "PEM file: the certificate's private key."),
+        field("certificate", Kind::Text, CERTIFICATE),
+        field("key", Kind::Text, KEY),
+        field(
+            "acme",
+            Kind::Struct(&ACME),
+            "In place of files: a certificate that is ordered, and renewed in time.",
+        ),
         field(
             "client_ca",
             Kind::Text,
@@ -77,12 +87,11 @@ static UPSTREAM_TLS: Table = Table::new(
     ]],
 );
 
-/// The encryption among the fields of a route.
-pub(crate) fn tls(reader: &mut Reader, fields: &Fields<'_>) -> Option<TlsSpec> {
+/// The encryption among the fields of a route to hosts of these names.
+pub(crate) fn tls(reader: &mut Reader, fields: &Fields<'_>, names: &[String]) -> Option<TlsSpec> {
     let node = fields.get("tls")?;
     let fields = reader.fields(node, &TLS);
-    let certificate = fields.read("certificate", reader, file);
-    let key = fields.read("key", reader, file);
+    let (identity, acme) = own_certificate(reader, &fields, names);
     let authority = fields.read("client_ca", reader, file);
     let required = fields.read("client_auth", reader, |r, node| r.word(node, &CLIENT_AUTH));
     if let Some(at) = fields.get("client_auth").filter(|_| fields.get("client_ca").is_none()) {
@@ -94,7 +103,41 @@ pub(crate) fn tls(reader: &mut Reader, fields: &Fields<'_>) -> Option<TlsSpec> {
     let hsts = Duration::from_hours(24) * days.unwrap_or(0);
     let required = required.unwrap_or(true);
     let clients = authority.map(|authority| ClientCertificates { authority, required });
-    Some(TlsSpec { certificate: certificate?, key: key?, clients, redirect_from, hsts })
+    let Identity { certificate, key } = identity?;
+    Some(TlsSpec { certificate, key, acme, clients, redirect_from, hsts })
+}
+
+/// The files of the certificate, or from whom it is ordered: then its file is not known here.
+fn own_certificate(
+    reader: &mut Reader,
+    fields: &Fields<'_>,
+    hosts: &[String],
+) -> (Option<Identity>, Option<AcmeSpec>) {
+    if let Some(node) = fields.get("acme") {
+        for file in ["certificate", "key"].iter().filter_map(|key| fields.get(key)) {
+            let hint = "keep either the files or `acme`";
+            reader.report(file, Code::Contradiction, "excludes `acme`", hint);
+        }
+        let acme = route_acme::acme(reader, node, hosts);
+        let (certificate, key) = (String::new(), String::new());
+        return (acme.is_some().then_some(Identity { certificate, key }), acme);
+    }
+    let certificate = fields.read("certificate", reader, file);
+    let key = fields.read("key", reader, file);
+    match (fields.get("certificate"), fields.get("key")) {
+        (None, None) if fields.is_map() => {
+            let hint = "name the files, `certificate` and `key`, or order one: `acme: {}`";
+            reader.missing(fields.node(), "certificate", hint);
+        }
+        (None, Some(_)) => {
+            let hint = format!("add `certificate`: {CERTIFICATE}");
+            reader.missing(fields.node(), "certificate", hint);
+        }
+        (Some(_), None) => reader.missing(fields.node(), "key", format!("add `key`: {KEY}")),
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    let identity = certificate.zip(key);
+    (identity.map(|(certificate, key)| Identity { certificate, key }), None)
 }
 
 /// How the instances are spoken to.
@@ -121,7 +164,8 @@ fn upstream_tls(reader: &mut Reader, node: &Node) -> Option<UpstreamTls> {
     })
 }
 
-fn file(reader: &mut Reader, node: &Node) -> Option<String> {
+/// The path of a PEM file.
+pub(crate) fn file(reader: &mut Reader, node: &Node) -> Option<String> {
     let path = template::text(reader, node, Scope::Release)?;
     if path.is_empty() || path.len() > PATH_LENGTH_MAX || path.contains(char::is_control) {
         let hint = "write the path of a PEM file, seen from this configuration: `certs/shop.pem`";
@@ -134,6 +178,7 @@ fn file(reader: &mut Reader, node: &Node) -> Option<String> {
 /// Reports the first two routes that want one address, or one host on it, spoken to differently.
 pub(crate) fn conflicts(reader: &mut Reader, places: &[Place<'_>]) {
     let routes: Vec<_> = places.iter().map(|place| place.route.clone()).collect();
+    route_acme::unanswerable(reader, places);
     let Some((first, second, at, host)) = tls_conflict(&routes) else { return };
     let message = format!(
         "the `tls` of service `{}` (line {}) differs for {at}, host {}",
@@ -141,7 +186,12 @@ pub(crate) fn conflicts(reader: &mut Reader, places: &[Place<'_>]) {
         places[first].node.place.line,
         host.unwrap_or("*"),
     );
-    let hint = "an address is encrypted for all routes or for none, and a host on it has one \
-                certificate: write the same `tls` for both";
+    let ordered = |at: usize| routes[at].tls.as_ref().is_some_and(|tls| tls.acme.is_some());
+    let hint = if ordered(first) && ordered(second) {
+        "a host has one certificate: write the same `tls` with the same `acme.domains` for both"
+    } else {
+        "an address is encrypted for all routes or for none, and a host on it has one certificate: \
+         write the same `tls` for both"
+    };
     reader.report(places[second].node, Code::RouteTaken, message, hint);
 }

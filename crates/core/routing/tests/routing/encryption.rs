@@ -11,6 +11,7 @@ fn encrypted(service: &str, hosts: &[&str], certificate: &str) -> Route {
     let tls = TlsSpec {
         certificate: certificate.to_owned(),
         key: "key.pem".to_owned(),
+        acme: None,
         clients: None,
         redirect_from: Some("127.0.0.1:80".parse().unwrap()),
         hsts: std::time::Duration::ZERO,

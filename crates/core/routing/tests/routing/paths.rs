@@ -2,7 +2,7 @@
 //! every route.
 
 use proptest::prelude::*;
-use switchback_domain::{Generation, ReleaseId, Split, Weight};
+use switchback_domain::{ReleaseId, Split, Weight};
 use switchback_routing::{Invalid, Route, Router, Table};
 
 use crate::support::{arm, listen, route, table};
@@ -140,7 +140,7 @@ proptest! {
         let mut one = route("a", &[], "/");
         one.split = Split::between(old, new, weight);
         let arms = vec![arm("a", "v1"), arm("a", "v2")];
-        let table = Table { generation: Generation::default(), routes: vec![one], arms };
+        let table = Table { routes: vec![one], arms, ..Table::default() };
         let router = Router::new(&table).unwrap();
         let entry = router.find(listen(), "x", "/").unwrap();
         let to_new = (0..10_000).filter(|coin| entry.choose(*coin) == Some(1)).count();

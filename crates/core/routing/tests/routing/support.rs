@@ -7,8 +7,7 @@ use std::time::Duration;
 use switchback_domain::route::{Conditions, PathMatch, RequestMatch, RouteRules, TextMatch};
 use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::{
-    EnvironmentName, Generation, InstanceId, ReleaseId, ServiceKey, ServiceName, Split, Version,
-    Weight,
+    EnvironmentName, InstanceId, ReleaseId, ServiceKey, ServiceName, Split, Version, Weight,
 };
 use switchback_routing::{
     Arm, ArmId, Assignment, Candidate, Endpoint, RequestView, Route, RouteEntry, Router, Steering,
@@ -60,7 +59,7 @@ pub(crate) fn table(routes: Vec<Route>) -> Table {
     services.sort();
     services.dedup();
     let arms = services.iter().map(|key| arm(key.service.as_str(), "v1")).collect();
-    Table { generation: Generation::default(), routes, arms }
+    Table { routes, arms, ..Table::default() }
 }
 
 /// Service `shop` at `v1`, which `v2` is to replace: it has this weight, and requests may ask for
@@ -71,7 +70,7 @@ pub(crate) fn rollout(weight: Weight, rules: RouteRules) -> Table {
     let candidate = Candidate { release: release("v2"), salt: "r1".to_owned(), open: true };
     one.steering = Steering { rules, candidate: Some(candidate), ..Steering::default() };
     let arms = vec![arm("shop", "v1"), arm("shop", "v2")];
-    Table { generation: Generation::default(), routes: vec![one], arms }
+    Table { routes: vec![one], arms, ..Table::default() }
 }
 
 pub(crate) fn basis_points(weight: u16) -> Weight {

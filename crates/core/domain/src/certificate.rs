@@ -14,17 +14,17 @@ const ATTRIBUTES_MAX: usize = 32;
 
 /// What a certificate says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// Good from this second since 1970 on.
-    pub(crate) not_before: i64,
+    pub not_before: i64,
     /// Good up to this one.
-    pub(crate) not_after: i64,
+    pub not_after: i64,
     /// Its subject as RFC 4514 writes it, in ASCII: `CN=alice,O=Example`.
-    pub(crate) subject: String,
+    pub subject: String,
 }
 
 /// Reads a certificate; `None` if it is none.
-pub(crate) fn facts(certificate: &[u8]) -> Option<Facts> {
+pub fn facts(certificate: &[u8]) -> Option<Facts> {
     let mut signed = Input(Input(certificate).take(SEQUENCE)?);
     let mut body = Input(signed.take(SEQUENCE)?);
     if body.0.first() == Some(&VERSION) {
