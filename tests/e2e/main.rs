@@ -23,4 +23,5 @@ mod running;
 mod site;
 mod steering;
 mod storm;
+mod upgrade;
 mod versions;

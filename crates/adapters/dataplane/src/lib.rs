@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use switchback_domain::Generation;
@@ -20,6 +21,9 @@ use switchback_ports::data_plane::{Batches, Cursor, DataPlane, Error as PortErro
 use switchback_routing::Table;
 
 pub use upgrade::Upgraded;
+
+/// The new process gives up by itself sooner: each of its few steps takes ten seconds at most.
+const UPGRADE_MAX: Duration = Duration::from_mins(1);
 
 /// How to reach the data plane, and how to start it.
 #[derive(Debug, Clone)]
@@ -30,13 +34,16 @@ pub struct Options {
     pub executable: PathBuf,
     /// What comes before `--state-dir DIR` on its command line.
     pub arguments: Vec<OsString>,
+    /// How long a new process may take to take over.
+    pub upgrade_within: Duration,
 }
 
 impl Options {
     /// `executable proxy --state-dir state_dir`.
     pub fn new(state_dir: impl Into<PathBuf>, executable: impl Into<PathBuf>) -> Self {
         let arguments = vec!["proxy".into()];
-        Self { state_dir: state_dir.into(), executable: executable.into(), arguments }
+        let (state_dir, executable) = (state_dir.into(), executable.into());
+        Self { state_dir, executable, arguments, upgrade_within: UPGRADE_MAX }
     }
 }
 
@@ -76,6 +83,12 @@ pub enum Error {
         status: std::process::ExitStatus,
         /// What it, or the old one, said about it in the log.
         last_words: String,
+    },
+    /// The process that was to take over did not in time, and was killed.
+    #[error("the new data plane did not take over within {within:?}, the old one goes on")]
+    NotReady {
+        /// How long it was given.
+        within: Duration,
     },
     /// Another upgrade is under way.
     #[error("another upgrade of the data plane is under way")]

@@ -153,6 +153,17 @@ impl ProxyDataPlane {
         children.swap_remove(place).wait().ok()
     }
 
+    /// Kills a process this one started; nothing happens if it was collected already.
+    pub(crate) fn kill(&self, pid: u32) {
+        let mut children = self.children();
+        if let Some(child) = children.iter_mut().find(|child| child.id() == pid) {
+            // It may have ended this very moment.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        children.retain(|child| child.id() != pid);
+    }
+
     pub(crate) fn collect_children(&self) {
         self.children().retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
     }

@@ -11,8 +11,6 @@ use tokio::time::Instant;
 
 use crate::{Error, ProxyDataPlane};
 
-/// The new process gives up by itself sooner: each of its few steps takes ten seconds at most.
-const UPGRADE_MAX: Duration = Duration::from_mins(1);
 /// How often it is looked whether the new process answers.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -40,15 +38,19 @@ impl ProxyDataPlane {
         let pid = self.spawn(executable, Some(TAKE_OVER))?;
         loop {
             let answer = self.health().await;
-            match answer {
+            match &answer {
                 Ok(to) if to.pid == pid => {
-                    return Ok(Upgraded { from, to, took: begun.elapsed() });
-                }
-                Err(source) if begun.elapsed() > UPGRADE_MAX => return Err(self.silent(source)),
-                Ok(_) if begun.elapsed() > UPGRADE_MAX => {
-                    return Err(self.silent(std::io::ErrorKind::TimedOut.into()));
+                    return Ok(Upgraded { from, to: to.clone(), took: begun.elapsed() });
                 }
                 Ok(_) | Err(_) => {}
+            }
+            if begun.elapsed() > self.options.upgrade_within {
+                // Nothing that was reported as failed may happen later.
+                self.kill(pid);
+                return Err(match answer {
+                    Ok(_) => Error::NotReady { within: self.options.upgrade_within },
+                    Err(source) => self.silent(source),
+                });
             }
             if let Some(status) = self.collect(pid) {
                 return Err(Error::NotReplaced { status, last_words: self.last_words(said) });

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use switchback_ports::crash_point;
 use switchback_ports::data_plane::Cursor;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
@@ -130,6 +131,7 @@ impl Giver {
         }
         self.plane.retired();
         drop(self.lock.borrow_mut().take());
+        crash_point("replaced before its connections");
         if let Some(handed) = self.handed.borrow_mut().take() {
             let _ = handed.send(Successor { reader, writer: writer.clone(), takes_links });
         }

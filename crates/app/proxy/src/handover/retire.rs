@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use switchback_ports::crash_point;
 use switchback_ports::data_plane::{ArmReport, RouteReport};
 use switchback_routing::ArmId;
 use tokio::net::UnixStream;
@@ -131,7 +132,9 @@ impl Retiring<'_> {
                     let over = self.is_over().await;
                     self.count(writer).await?;
                     if over && !std::mem::replace(&mut said_so, true) {
+                        crash_point("replaced before it is done");
                         writer.send(&FromOld::Done, &[]).await?;
+                        crash_point("replaced before its farewell");
                     }
                 }
             }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
+use switchback_ports::crash_point;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::doors::{self, Doors, Until};
@@ -40,10 +41,12 @@ pub(crate) async fn take(
     let lost = |error: io::Error| format!("the process that runs went away: {error}");
     let (mut reader, writer) = ends(stream);
     let (protocol, version) = (PROTOCOL, plane.version().to_owned());
+    crash_point("successor before hello");
     let hello = First::Hello { protocol, version, takes_links: true };
     step(writer.send(&hello, &[])).await.map_err(lost)?;
     let (offer, lock) = offer(&mut reader).await?;
     let listeners = listeners(&mut reader, &offer).await.map_err(lost)?;
+    crash_point("successor after descriptors");
     let acknowledged = offer.acknowledged;
     let ready = plane.inherit(offer, listeners).and_then(|()| {
         let doors = Doors::bind(admin, state_dir, Until::Committed);
@@ -58,11 +61,14 @@ pub(crate) async fn take(
             return Err(reason);
         }
     };
+    crash_point("successor before ready");
     step(writer.send(&FromNew::Ready, &[])).await.map_err(lost)?;
+    crash_point("successor after ready");
     let (past, gathered) = commit(&mut reader).await?;
     let elder = past.first().cloned().ok_or("the process that runs has counted nothing")?;
     plane.elders.inherit(past);
     plane.go_on_gathering(gathered);
+    crash_point("successor before serving");
     step(writer.send(&FromNew::Serving, &[])).await.map_err(lost)?;
     plane.open_inherited();
     doors.open().map_err(|(path, error)| format!("cannot use {}: {error}", path.display()))?;

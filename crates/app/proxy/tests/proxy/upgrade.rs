@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
 use switchback_dataplane::{Error, Options, ProxyDataPlane};
@@ -143,6 +145,30 @@ async fn connections_to_instances_go_to_the_new_process_too() {
         old_one_is_gone(&plane).await;
     }
     plane.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_process_that_never_gets_ready_is_ended_and_the_old_one_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, listen) = (plane(directory.path()), free_address());
+    let before = first.ensure_started().await.unwrap();
+    first.publish(&single(1, listen, "v1", &[version("v1").await])).await.unwrap();
+    let script = directory.path().join("sleeper");
+    let pid_file = directory.path().join("sleeper.pid");
+    let text = format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", pid_file.display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut options = Options::new(directory.path(), host());
+    options.upgrade_within = Duration::from_millis(500);
+    let failing = ProxyDataPlane::new(options);
+    let failed = failing.upgrade(Some(&script)).await.unwrap_err();
+    assert!(matches!(failed, Error::NotReady { .. }), "{failed:?}");
+    let sleeper: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    let sleeper = rustix::process::Pid::from_raw(sleeper).unwrap();
+    assert!(rustix::process::test_kill_process(sleeper).is_err(), "nothing happens later");
+    assert_eq!(first.health().await.unwrap().pid, before.pid);
+    assert_eq!(ask(listen, get("/")).await.1, "v1");
+    first.stop().await.unwrap();
 }
 
 #[tokio::test]
