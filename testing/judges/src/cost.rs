@@ -2,25 +2,17 @@
 //! bench that depends on the machine.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-
-use switchback_domain::histogram::{BUCKETS, bucket_of};
 
 use crate::arm::Draws;
 use crate::scenario::Scenario;
 use crate::stream::{Group, Ours, Run};
 
-/// Requests in the loop that is timed.
-const REQUESTS: u64 = 20_000_000;
-/// The loop is run so often; the fastest counts, the others were disturbed.
-const ROUNDS: u32 = 5;
-
 /// Costs on this machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
-    /// Nanoseconds to count one request in the data plane: find its bucket, add to two counters.
-    pub request_nanos: f64,
+    /// Of counting a request in the data plane, if that was built in.
+    pub request: Option<Request>,
     /// Microseconds to judge one batch: the median.
     pub tick_micros: f64,
     /// The mean, with the refits of the alternatives.
@@ -29,6 +21,15 @@ pub struct Cost {
     pub tick_micros_p99: f64,
     /// Bytes of a trial.
     pub bytes: usize,
+}
+
+/// Nanoseconds per request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Request {
+    /// While it is served: its arrival and its end, each in its cohort.
+    pub in_place_nanos: f64,
+    /// Its part of closing the cohort, between requests.
+    pub closing_nanos: f64,
 }
 
 /// Batches that are timed, of 80 ms each.
@@ -47,7 +48,7 @@ pub fn measure(scenario: &Scenario) -> Cost {
     let mean = nanos.iter().sum::<f64>() / nanos.len() as f64;
     nanos.sort_unstable_by(f64::total_cmp);
     Cost {
-        request_nanos: request_nanos(),
+        request: request(),
         tick_micros: nanos[nanos.len() / 2] / 1000.0,
         tick_micros_mean: mean / 1000.0,
         tick_micros_p99: nanos[nanos.len() * 99 / 100] / 1000.0,
@@ -73,22 +74,14 @@ fn judge_all(scenario: &Scenario, fastest: &mut [f64]) -> usize {
     trial.bytes()
 }
 
-fn request_nanos() -> f64 {
-    let buckets: Vec<AtomicU64> = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
-    let total = AtomicU64::new(0);
-    let round = || {
-        let start = Instant::now();
-        let mut micros = 12_345_u64;
-        for _ in 0..REQUESTS {
-            // Latencies all over the place, at the price of one multiplication.
-            micros = micros.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
-            let bucket = &buckets[bucket_of(micros >> 46)];
-            bucket.store(bucket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            total.store(total.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
-        start.elapsed().as_nanos() as f64 / REQUESTS as f64
-    };
-    let best = (0..ROUNDS).map(|_| round()).fold(f64::INFINITY, f64::min);
-    black_box(total.load(Ordering::Relaxed));
-    best
+/// In the data plane's own code, which the smoke is built without.
+#[cfg(feature = "request-cost")]
+fn request() -> Option<Request> {
+    let found = switchback_proxy::measuring::counting();
+    Some(Request { in_place_nanos: found.in_place, closing_nanos: found.closing })
+}
+
+#[cfg(not(feature = "request-cost"))]
+fn request() -> Option<Request> {
+    None
 }

@@ -68,7 +68,10 @@ pub fn figures(found: &[Found], cost: Option<Cost>) -> BTreeMap<String, f64> {
     healthy(&results, &mut figures);
     bounds(&results, &mut figures);
     if let Some(cost) = cost {
-        figures.insert("request_nanos".to_owned(), cost.request_nanos);
+        if let Some(request) = cost.request {
+            figures.insert("request_nanos".to_owned(), request.in_place_nanos);
+            figures.insert("closing_nanos".to_owned(), request.closing_nanos);
+        }
         figures.insert("tick_micros".to_owned(), cost.tick_micros);
         figures.insert("tick_micros_mean".to_owned(), cost.tick_micros_mean);
         figures.insert("tick_micros_p99".to_owned(), cost.tick_micros_p99);

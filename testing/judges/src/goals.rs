@@ -64,7 +64,7 @@ pub const GOALS: [Goal; 37] = [
     most("errors_1_wald_half", "0.1 -> 1 % errors: the same over the bound at half of alpha", 1.5),
     most("latency_1.2_wald_half", "latency x1.2: the same over the bound at half of alpha", 1.5),
     most("safe_seconds", "certified safe at 25 %: seconds", 60.0),
-    most("request_nanos", "judge cost per request, ns", 15.0),
+    most("request_nanos", "judge cost per request, in the data plane's path, ns", 15.0),
     most("tick_micros", "judge cost per tick, us (median)", 10.0),
     most("tick_micros_mean", "judge cost per tick, us (mean with refits)", 10.0),
     most("tick_micros_p99", "judge cost per tick, us (p99)", 10.0),

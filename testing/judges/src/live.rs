@@ -10,7 +10,7 @@ mod site;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::figures::CASES;
@@ -83,7 +83,7 @@ pub struct Options {
 }
 
 /// One rollout of a bad version.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Seconds from the candidate's first request to the verdict.
     pub seconds: f64,
@@ -100,13 +100,14 @@ pub struct Measured {
 }
 
 /// All rollouts of one scenario.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// The scenario.
     pub scenario: String,
     /// Rollouts of it.
     pub rollouts: u64,
     /// Those that were taken back by the exact test.
+    #[serde(rename = "runs")]
     pub live: Vec<Measured>,
     /// What the simulation says.
     pub expected: Expected,
@@ -131,21 +132,22 @@ impl Case {
         self.ratio().is_some_and(|ratio| (ratio - 1.0).abs() <= AGREE_WITHIN)
     }
 
+    /// With medians beside what [`Report::read`] needs.
     fn json(&self) -> Value {
-        json!({
-            "scenario": self.scenario,
-            "rollouts": self.rollouts,
-            "taken_back": self.live.len(),
-            "live_seconds": self.median(|it| it.seconds),
-            "live_requests": self.median(|it| it.requests),
-            "live_failed": self.median(|it| it.failed),
-            "pipeline_delay_seconds": self.median(|it| it.delay),
-            "simulated_seconds": self.expected.seconds,
-            "simulated_requests": self.expected.requests,
-            "live_over_predicted": self.ratio(),
-            "agrees": self.agrees(),
-            "runs": self.live,
-        })
+        let mut document = json!(self);
+        let medians = [
+            ("live_seconds", self.median(|it| it.seconds)),
+            ("live_requests", self.median(|it| it.requests)),
+            ("live_failed", self.median(|it| it.failed)),
+            ("pipeline_delay_seconds", self.median(|it| it.delay)),
+            ("predicted_seconds", self.predicted()),
+            ("live_over_predicted", self.ratio()),
+        ];
+        for (name, value) in medians {
+            document[name] = json!(value);
+        }
+        document["agrees"] = json!(self.agrees());
+        document
     }
 
     fn row(&self) -> Vec<String> {
@@ -168,9 +170,11 @@ impl Case {
 }
 
 /// What came of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    options: Options,
+    rounds: u64,
+    rate: u32,
+    seed: u64,
     cases: Vec<Case>,
 }
 
@@ -198,10 +202,16 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<Report, Error> {
         }
     }
     site.end()?;
-    Ok(Report { options: options.clone(), cases })
+    let Options { rounds, rate, seed, .. } = *options;
+    Ok(Report { rounds, rate, seed, cases })
 }
 
 impl Report {
+    /// A document that was written before.
+    pub fn read(document: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(document)
+    }
+
     /// Whether simulation and reality agree everywhere.
     pub fn agrees(&self) -> bool {
         self.cases.iter().all(Case::agrees)
@@ -216,24 +226,20 @@ impl Report {
 
     /// One document.
     pub fn json(&self) -> Value {
-        let Options { rounds, rate, seed, .. } = &self.options;
-        json!({
-            "benchmark": "judge-live",
-            "rate": rate,
-            "percent": PERCENT,
-            "rounds": rounds,
-            "seed": seed,
-            "cases": self.cases.iter().map(Case::json).collect::<Vec<_>>(),
-            "agrees": self.agrees(),
-            "verdict_to_last_request_p50_ms": self.last_request(0.5),
-            "verdict_to_last_request_p99_ms": self.last_request(0.99),
-            "verdict_to_last_request_goal_ms": LAST_REQUEST_MILLIS_MAX,
-        })
+        let mut document = json!(self);
+        document["benchmark"] = json!("judge-live");
+        document["percent"] = json!(PERCENT);
+        document["cases"] = self.cases.iter().map(Case::json).collect();
+        document["agrees"] = json!(self.agrees());
+        document["verdict_to_last_request_p50_ms"] = json!(self.last_request(0.5));
+        document["verdict_to_last_request_p99_ms"] = json!(self.last_request(0.99));
+        document["verdict_to_last_request_goal_ms"] = json!(LAST_REQUEST_MILLIS_MAX);
+        document
     }
 
     /// The table.
     pub fn markdown(&self) -> String {
-        let Options { rounds, rate, .. } = &self.options;
+        let Self { rounds, rate, .. } = self;
         let head = [
             "Scenario",
             "Taken back",
@@ -318,15 +324,9 @@ mod tests {
         assert!(!case(5.1).agrees() && !case(2.9).agrees());
         let nothing = Case { live: Vec::new(), ..case(1.0) };
         assert!(!nothing.agrees(), "no rollout is no agreement");
-        let options = Options {
-            binary: PathBuf::new(),
-            instance: PathBuf::new(),
-            rounds: 3,
-            rate: 500,
-            seed: 1,
-            only: None,
-        };
-        let report = Report { options, cases: vec![case(4.0)] };
+        let report = Report { rounds: 3, rate: 500, seed: 1, cases: vec![case(4.0)] };
+        let again = Report::read(&report.json().to_string()).unwrap();
+        assert_eq!(again, report);
         assert_eq!(report.json()["verdict_to_last_request_p99_ms"], json!(60.0));
         let text = report.markdown();
         assert!(text.contains("| 3 of 3 | 400 | 400 |") && text.contains("**missed**"), "{text}");

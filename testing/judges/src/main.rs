@@ -203,15 +203,13 @@ fn costs() -> Option<cost::Cost> {
 }
 
 fn check_live(options: &Options) -> Result<ExitCode, String> {
-    let Some(binary) = options.binary.clone() else {
-        return Err(format!("--live needs --binary\n\n{USAGE}"));
+    let report = match &options.from {
+        Some(name) => {
+            let text = std::fs::read_to_string(name).map_err(|error| format!("{name}: {error}"))?;
+            live::Report::read(&text).map_err(|error| format!("{name}: {error}"))?
+        }
+        None => run_live(options)?,
     };
-    let instance = std::env::current_exe().map_err(|error| error.to_string())?;
-    let binary = std::path::absolute(binary).map_err(|error| error.to_string())?;
-    let Options { rounds, rate, seed, only, .. } = options.clone();
-    let live = live::Options { binary, instance, rounds, rate, seed, only };
-    let report = live::run(&live, &|words| eprintln!("live: {words}"));
-    let report = report.map_err(|error| with_causes(&error))?;
     put(options, page::LIVE, &report.markdown())?;
     if options.json {
         println!("{}", report.json());
@@ -219,6 +217,17 @@ fn check_live(options: &Options) -> Result<ExitCode, String> {
         println!("{}", report.markdown());
     }
     Ok(if report.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_live(options: &Options) -> Result<live::Report, String> {
+    let Some(binary) = options.binary.clone() else {
+        return Err(format!("--live needs --binary\n\n{USAGE}"));
+    };
+    let instance = std::env::current_exe().map_err(|error| error.to_string())?;
+    let binary = std::path::absolute(binary).map_err(|error| error.to_string())?;
+    let Options { rounds, rate, seed, only, .. } = options.clone();
+    let live = live::Options { binary, instance, rounds, rate, seed, only };
+    live::run(&live, &|words| eprintln!("live: {words}")).map_err(|error| with_causes(&error))
 }
 
 /// Puts a part into the page, if there is one.

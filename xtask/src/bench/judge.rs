@@ -12,7 +12,8 @@ const PAGE: &str = "docs/decision-engine.md";
 pub(super) fn run(root: &Path, arguments: &[&str]) -> Result<ExitCode> {
     let mut passed: Vec<&str> = arguments.iter().flat_map(|argument| passed(argument)).collect();
     // What ships is what is checked.
-    let live = arguments.contains(&"--live") && !arguments.contains(&"--binary");
+    let is_given = ["--binary", "--from"].iter().any(|given| arguments.contains(given));
+    let live = arguments.contains(&"--live") && !is_given;
     let binary = if live { Some(super::world::build(root)?) } else { None };
     let binary = binary.as_ref().map(|it| it.to_string_lossy());
     if let Some(binary) = &binary {
@@ -20,13 +21,21 @@ pub(super) fn run(root: &Path, arguments: &[&str]) -> Result<ExitCode> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["run", "--quiet", "--release", "--package", "switchback-judges", "--"])
+        .args(["run", "--quiet", "--release", "--package", "switchback-judges"])
+        .args(features(arguments))
+        .arg("--")
         .args(passed)
         .current_dir(root)
         .status()
         .context("cannot start cargo")?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The data plane's own code where its cost is asked for; the smoke and the live check do without.
+fn features(arguments: &[&str]) -> &'static [&'static str] {
+    let is_short = arguments.contains(&"--smoke") || arguments.contains(&"--live");
+    if is_short { &[] } else { &["--features", "request-cost"] }
 }
 
 /// The program takes the page by name.

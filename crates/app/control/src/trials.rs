@@ -98,7 +98,7 @@ fn settings(
     now: Timestamp,
 ) -> Option<Settings> {
     let policy = &rollout.request.policy;
-    let rules = policy.exact_test.as_ref()?;
+    let rules = policy.exact_test_of_requests()?;
     let slack = match rules.latency_tolerance {
         Some(points) => switchback_analysis::label::bins::Slack::from_basis_points(points),
         None => Settings::slack_for(service.pool(rollout.candidate()).desired),

@@ -14,7 +14,7 @@ use switchback_analysis::ArmBatch;
 use switchback_analysis::cohort::Arm as Side;
 use switchback_domain::Histogram;
 use switchback_domain::Weight;
-use switchback_domain::histogram::{BUCKETS, bucket_of};
+use switchback_domain::histogram::bucket_of;
 use switchback_ports::data_plane::TrialId;
 
 use crate::counters::Outcome;
@@ -291,13 +291,15 @@ impl Tally {
     fn close(self, running: u64) -> ArmBatch {
         let Self { mut buckets, failed_answers, unanswered, unfinished } = self;
         buckets.sort_unstable();
-        let mut counts = [0_u64; BUCKETS];
+        let mut counts: Vec<(u16, u64)> = Vec::new();
         for bucket in buckets {
-            if let Some(count) = counts.get_mut(usize::from(bucket)) {
-                *count += 1;
+            match counts.last_mut() {
+                Some((last, count)) if *last == bucket => *count += 1,
+                Some(_) | None => counts.push((bucket, 1)),
             }
         }
-        let latency = Histogram::from_dense(counts);
+        // In order, and of buckets that there are: nothing is refused.
+        let latency = Histogram::try_from(counts).unwrap_or_default();
         let unfinished = unfinished + running;
         ArmBatch { unanswered, unfinished, latency, failed_answers, events: 0 }
     }

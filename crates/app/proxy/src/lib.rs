@@ -25,6 +25,9 @@ mod ledger;
 pub mod limits;
 mod listen;
 mod log;
+#[cfg(any(test, feature = "measuring"))]
+#[doc(hidden)]
+pub mod measuring;
 mod metrics;
 mod mirror;
 mod peers;

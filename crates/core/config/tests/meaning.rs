@@ -355,3 +355,29 @@ fn another_strategy_comes_with_its_own_steps() {
     assert_eq!(shape(&switched.steps), "10% 30s 25% 30s 50% 30s 100% 600s");
     assert_eq!(switched.replicas, own.replicas);
 }
+
+#[test]
+fn metrics_of_counters_take_their_part_of_the_exact_tests_alpha() {
+    let counters = |more: &str| {
+        format!(
+            "{{name: orders, source: {{prometheus: \"http://127.0.0.1:9090\"}}, \
+             numerator: bad, denominator: all{more}}}"
+        )
+    };
+    let left = |metrics: &[String]| {
+        let metrics = metrics.join(", ");
+        let text = format!(
+            "    route: {{listen: 8080}}\n    rollback: {{monitoring_window: 5m}}\n    \
+             metrics: [{metrics}]\n"
+        );
+        let policy = only(&text).policy;
+        policy.exact_test_of_requests().map(|rules| rules.alpha).expect("it is on by itself")
+    };
+    let is = |left: f64, expected: f64| (left - expected).abs() < 1e-12;
+    assert!(is(left(&[]), 0.01));
+    assert!(is(left(&[counters("")]), 0.009));
+    assert!(is(left(&[counters(", dry_run: true")]), 0.01), "advice spends nothing");
+    assert!(is(left(&[counters(", alpha: 40%")]), 0.005), "half stays with the requests");
+    let threshold = "{name: slow, query: latency_p95, threshold_range: {max: 1}}".to_owned();
+    assert!(is(left(&[threshold]), 0.01), "a threshold has no known chance of error");
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Weight;
+use crate::metric::{MetricRule, MetricSpec};
 use crate::trigger::{ExactTest, Thresholds, Triggers};
 
 /// The three ways to bring a release in.
@@ -122,4 +123,30 @@ pub struct RolloutPolicy {
     pub smoke_tests: Vec<Hook>,
     /// Revisions kept for `switchback rollback`, at least 1.
     pub revision_history_limit: u32,
+}
+
+impl RolloutPolicy {
+    /// The exact test of the requests, with what its alpha leaves them: each metric of counters that
+    /// can take the candidate back has its own part of it, so that all of them together keep to the
+    /// whole (a union bound, whatever they measure). At least half stays with the requests: metrics
+    /// that are given more than the other half spend it beyond alpha.
+    pub fn exact_test_of_requests(&self) -> Option<ExactTest> {
+        let rules = self.exact_test.as_ref()?;
+        let of_step = |step: &Step| match step {
+            Step::Analysis(analysis) => analysis.thresholds.metrics.iter().map(spends).sum(),
+            Step::SetWeight(_) | Step::Pause { .. } | Step::Approve | Step::Hook(_) => 0.0,
+        };
+        let in_steps: f64 = self.steps.iter().map(of_step).sum();
+        let throughout: f64 = self.triggers.metrics.iter().map(spends).sum();
+        let left = (rules.alpha - in_steps - throughout).max(rules.alpha / 2.0);
+        Some(ExactTest { alpha: left, ..rules.clone() })
+    }
+}
+
+/// Chance that a metric takes a candidate back that keeps to it, where it has a stated one.
+fn spends(metric: &MetricSpec) -> f64 {
+    match metric.rule {
+        MetricRule::Odds { alpha, .. } if !metric.dry_run => alpha,
+        MetricRule::Odds { .. } | MetricRule::Conditions { .. } | MetricRule::Range { .. } => 0.0,
+    }
 }

@@ -1,7 +1,7 @@
 //! What the simulation says of a live case: the same versions at the live rate and share, judged in
 //! the data plane's cohorts.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use switchback_analysis::label::bins::Slack;
 use switchback_domain::Weight;
 
@@ -21,7 +21,7 @@ const COHORT_MILLIS: u64 = 100;
 const SECONDS_MAX: u64 = 600;
 
 /// Medians over the simulated rollouts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Expected {
     /// Until the last request that decided had arrived.
     pub seconds: f64,

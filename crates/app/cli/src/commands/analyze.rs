@@ -108,7 +108,7 @@ fn rules(document: &Document, summary: &RolloutSummary) -> Result<ExactTest, Pro
     let service = service.ok_or_else(|| {
         code::UNKNOWN_SERVICE.problem(format!("the configuration has no {}", summary.key))
     })?;
-    service.policy.exact_test.clone().ok_or_else(|| {
+    service.policy.exact_test_of_requests().ok_or_else(|| {
         code::CONFIG_INVALID
             .problem(format!("{}: the exact test is switched off", summary.key))
             .hint("take out `exact_test: false` and `rollback: {enabled: false}`")
