@@ -4,10 +4,13 @@ use std::borrow::Cow;
 
 /// A host as in the `Host` header without port and closing dot, in lower case.
 pub fn bare_host(host: &str) -> Cow<'_, str> {
-    let name = match host.find(']') {
-        Some(end) if host.starts_with('[') => &host[..=end],
-        Some(_) | None => host.split_once(':').map_or(host, |(name, _)| name),
+    let end = match host.as_bytes() {
+        [b'[', ..] => host.find(']').map(|end| end + 1),
+        _ => None,
     };
+    // Names are short: a search that prepares itself takes longer.
+    let end = end.or_else(|| host.bytes().position(|byte| byte == b':'));
+    let name = end.map_or(host, |end| &host[..end]);
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Cow::Owned(name.to_ascii_lowercase());

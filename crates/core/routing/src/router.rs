@@ -112,13 +112,13 @@ fn index(table: &Table) -> Result<Vec<(SocketAddr, Hosts)>, Invalid> {
     addresses.dedup();
     let mut listeners: Vec<_> =
         addresses.into_iter().map(|listen| (listen, Hosts::default())).collect();
-    for (entry, (_, route, is_preview)) in in_order(table).enumerate() {
+    for (entry, (_, route, is_preview)) in (0..).zip(in_order(table)) {
         let selections = selections(route, &route.steering.rules.matches)?;
         for (listen, host) in places(route, is_preview) {
             let Ok(at) = listeners.binary_search_by_key(&listen, |(at, _)| *at) else { continue };
-            let rules = listeners[at].1.of(host);
+            let hosts = &mut listeners[at].1;
             for Selection { paths, conditions } in selections.clone() {
-                rules.insert(paths, conditions, entry);
+                hosts.insert(host, paths, conditions, entry);
             }
         }
     }
