@@ -72,6 +72,7 @@ pub(crate) mod cohorts {
 }
 
 pub(crate) mod compiled {
+    use std::rc::Rc;
     use std::sync::Arc;
 
     use crate::cohorts::Part;
@@ -83,10 +84,12 @@ pub(crate) mod compiled {
     #[derive(Debug)]
     pub(crate) struct Arm {
         pub(crate) counters: Arc<Counters>,
-        pub(crate) endpoint: Arc<Endpoint>,
+        pub(crate) endpoints: [Arc<Endpoint>; 1],
         pub(crate) part: Option<Part>,
         pub(crate) breaker: Option<Breaker>,
     }
+
+    pub(crate) type HeldArm = Rc<Arc<Arm>>;
 }
 
 pub(crate) mod resilience {

@@ -166,7 +166,8 @@ impl Worker {
     fn begin(&self, chosen: Choice) -> Request {
         let Choice { version, arm } = chosen;
         let shard = if Weakness::SharedShard.is_on() { 0 } else { self.index };
-        let visit = Visit::begin(Arc::clone(&arm.endpoint), self.index);
+        let arm = Rc::new(arm);
+        let visit = Visit::begin(Rc::clone(&arm), 0, self.index);
         let ticket = Ticket::accept(arm, shard);
         let truth = &self.truth.versions[version];
         assert!(!truth.drained.get(), "a request begins on a version that was drained");
@@ -271,8 +272,8 @@ impl Publisher {
 }
 
 fn arm(ledger: &mut Ledger, endpoint: &Arc<Endpoint>, workers: usize) -> Arc<Arm> {
-    let (counters, endpoint) = (ledger.open(workers), Arc::clone(endpoint));
-    Arc::new(Arm { counters, endpoint, part: None, breaker: None })
+    let (counters, endpoints) = (ledger.open(workers), [Arc::clone(endpoint)]);
+    Arc::new(Arm { counters, endpoints, part: None, breaker: None })
 }
 
 /// One run of a script, in the interleaving that loom tries now.

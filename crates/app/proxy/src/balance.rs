@@ -10,27 +10,28 @@ use switchback_resilience::{Moment, may_eject, turns_away};
 
 use crate::compiled::{Arm, Endpoint};
 
-/// Draws an instance of `arm` that is not in `tried`; `None` when every one was tried.
+/// Draws an instance of `arm` that is not in `tried`, and gives its place; `None` when every one was
+/// tried.
 pub(crate) fn draw(
     arm: &Arm,
     tried: &[u64],
     worker: usize,
     now: impl FnOnce() -> Moment,
-) -> Option<Arc<Endpoint>> {
+) -> Option<usize> {
     let endpoints = &arm.endpoints;
-    if let ([only], []) = (endpoints.as_slice(), tried) {
-        return Some(Arc::clone(only));
+    if let ([_], []) = (endpoints.as_slice(), tried) {
+        return Some(0);
     }
     let place = Place { worker, now: now(), slow_start: arm.balance.slow_start };
-    let untried = |endpoint: &&Arc<Endpoint>| !tried.contains(&endpoint.id);
-    let healthy =
-        |endpoint: &&Arc<Endpoint>| untried(endpoint) && !endpoint.is_passed_over(place.now);
-    let mut count = endpoints.iter().filter(healthy).count();
+    let all = || endpoints.iter().map(Arc::as_ref).enumerate();
+    let untried = |(_, endpoint): &(usize, &Endpoint)| !tried.contains(&endpoint.id);
+    let healthy = |one: &(usize, &Endpoint)| untried(one) && !one.1.is_passed_over(place.now);
+    let mut count = all().filter(healthy).count();
     if count > 0 {
-        return place.better(count, |nth| endpoints.iter().filter(healthy).nth(nth));
+        return place.better(count, |nth| all().filter(healthy).nth(nth));
     }
-    count = endpoints.iter().filter(untried).count();
-    place.better(count, |nth| endpoints.iter().filter(untried).nth(nth))
+    count = all().filter(untried).count();
+    place.better(count, |nth| all().filter(untried).nth(nth))
 }
 
 /// Where and when instances are compared.
@@ -44,23 +45,23 @@ impl Place {
     fn better<'a>(
         &self,
         count: usize,
-        nth: impl Fn(usize) -> Option<&'a Arc<Endpoint>>,
-    ) -> Option<Arc<Endpoint>> {
+        nth: impl Fn(usize) -> Option<(usize, &'a Endpoint)>,
+    ) -> Option<usize> {
         if count <= 1 {
-            return nth(0).cloned();
+            return nth(0).map(|(at, _)| at);
         }
         let mut random = rand::rng();
         let first = random.random_range(0..count);
         // Any other one, each with the same chance.
         let second = (first + random.random_range(1..count)) % count;
         let (first, second) = (nth(first)?, nth(second)?);
-        let load = |endpoint: &Endpoint| endpoint.load(self.worker, self.now);
+        let load = |(_, endpoint): (usize, &Endpoint)| endpoint.load(self.worker, self.now);
         let (chosen, other) =
             if load(second) < load(first) { (second, first) } else { (first, second) };
         let readiness = |endpoint: &Endpoint| endpoint.readiness(self.now, self.slow_start);
-        let (own, others) = (readiness(chosen), readiness(other));
+        let (own, others) = (readiness(chosen.1), readiness(other.1));
         let spared = own < others && turns_away(own, others, random.random());
-        Some(Arc::clone(if spared { other } else { chosen }))
+        Some(if spared { other.0 } else { chosen.0 })
     }
 }
 
@@ -79,13 +80,13 @@ impl Arm {
         endpoint: &Endpoint,
         worker: usize,
         deed: Deed,
-        since: Moment,
+        since: impl FnOnce() -> Moment,
         now: impl FnOnce() -> Moment,
     ) {
         if self.endpoints.len() < 2 {
             return;
         }
-        let now = now();
+        let (since, now) = (since(), now());
         match deed {
             Deed::Good => {
                 endpoint.answered(worker, now, now.since(since));
@@ -113,6 +114,8 @@ impl Arm {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use switchback_domain::InstanceId;
     use switchback_domain::resilience::Balance;
     use switchback_ports::data_plane::conformance::sample_arm;
@@ -141,12 +144,12 @@ mod tests {
     }
 
     fn drawn(arm: &Arm, tried: &[u64]) -> Option<u64> {
-        draw(arm, tried, 0, clock::now).map(|endpoint| endpoint.id)
+        draw(arm, tried, 0, clock::now).map(|at| arm.endpoints[at].id)
     }
 
     fn fail(arm: &Arm, id: usize, times: usize) {
         for _ in 0..times {
-            arm.learn(&arm.endpoints[id], 0, Deed::Bad, clock::now(), clock::now);
+            arm.learn(&arm.endpoints[id], 0, Deed::Bad, clock::now, clock::now);
         }
     }
 
@@ -182,8 +185,8 @@ mod tests {
 
     #[test]
     fn the_less_busy_of_two_is_taken() {
-        let arm = arm_of(2);
-        let _busy = Visit::begin(Arc::clone(&arm.endpoints[0]), 0);
+        let arm = Rc::new(Arc::new(arm_of(2)));
+        let _busy = Visit::begin(Rc::clone(&arm), 0, 0);
         assert!((0..100).all(|_| drawn(&arm, &[]) == Some(1)));
         assert_eq!((arm.endpoints[0].in_flight(), arm.endpoints[1].in_flight()), (1, 0));
     }
@@ -203,8 +206,7 @@ mod tests {
         let start = clock::now();
         for n in 0..4_000 {
             let now = start + Duration::from_millis(n);
-            let id = draw(&arm, &[], 0, || now).map(|endpoint| endpoint.id).unwrap();
-            let id = usize::try_from(id).unwrap();
+            let id = draw(&arm, &[], 0, || now).unwrap();
             counts[id] += 1;
             arm.endpoints[id].answered(0, now, Duration::from_millis(1));
         }

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use switchback_domain::Version;
@@ -68,6 +69,9 @@ pub(crate) struct Arm {
     /// How the instances are spoken to.
     pub(crate) upstream: UpstreamSpec,
 }
+
+/// A version in the hands of one worker: counting who holds it costs the other workers nothing.
+pub(crate) type HeldArm = Rc<Arc<Arm>>;
 
 impl Compiled {
     /// The form of the table that comes after this one.

@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use switchback_domain::{ArmStats, Histogram};
 
 use crate::access_log::{Ended, Record};
 use crate::cohorts::{Cohorts, Enrolled};
-use crate::compiled::{Arm, Visit};
+use crate::compiled::{HeldArm, Visit};
 use crate::resilience::Permit;
 use crate::sync::{AtomicU64, Ordering};
 use crate::upload::Upload;
@@ -180,9 +179,11 @@ fn micros(duration: Duration) -> u64 {
 /// One accepted request. Dropped without an outcome, its client went away, or its worker ended.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    arm: Arc<Arm>,
+    arm: HeldArm,
     worker: usize,
     started: Instant,
+    /// When the newest head of an answer came; until then, when it was accepted.
+    head_at: Cell<Instant>,
     /// How it ended; the first outcome counts.
     outcome: Option<Outcome>,
     /// The client's body, if there is one.
@@ -205,7 +206,7 @@ pub(crate) struct Ticket {
 impl Ticket {
     /// Accepts a request for a version. Must be called in the same stretch without `await` in
     /// which the version was looked up in the worker's table: see `crate::plane`.
-    pub(crate) fn accept(arm: Arc<Arm>, worker: usize) -> Self {
+    pub(crate) fn accept(arm: HeldArm, worker: usize) -> Self {
         let shard = &arm.counters.0[worker];
         add(&shard.accepted, 1);
         shard.in_flight(1);
@@ -216,6 +217,7 @@ impl Ticket {
         Self {
             worker,
             started,
+            head_at: Cell::new(started),
             outcome,
             upload,
             sent,
@@ -237,7 +239,7 @@ impl Ticket {
     }
 
     /// The version it was assigned to.
-    pub(crate) fn arm(&self) -> &Arc<Arm> {
+    pub(crate) fn arm(&self) -> &HeldArm {
         &self.arm
     }
 
@@ -279,13 +281,20 @@ impl Ticket {
 
     /// The head of an answer came.
     pub(crate) fn head_came(&self) {
-        self.shard().first_byte.record(self.started.elapsed());
+        let now = Instant::now();
+        self.head_at.set(now);
+        self.shard().first_byte.record(now.saturating_duration_since(self.started));
+    }
+
+    /// When it did.
+    pub(crate) fn head_at(&self) -> Instant {
+        self.head_at.get()
     }
 
     /// An instance answers with this status.
     pub(crate) fn answered(&mut self, status: u16, visit: &Visit) {
         if let Some(record) = &mut self.record {
-            record.answered(status, &visit.endpoint.instance);
+            record.answered(status, &visit.endpoint().instance);
         }
     }
 
@@ -307,9 +316,14 @@ impl Ticket {
 
     /// Records the outcome; the first one counts.
     pub(crate) fn settle(&mut self, outcome: Outcome) {
+        self.settle_at(outcome, Instant::now);
+    }
+
+    /// The same, for who has just read the clock.
+    pub(crate) fn settle_at(&mut self, outcome: Outcome, now: impl FnOnce() -> Instant) {
         if self.outcome.is_none() {
             self.outcome = Some(outcome);
-            let micros = micros(self.started.elapsed());
+            let micros = micros(now().saturating_duration_since(self.started));
             self.count_upload();
             self.shard().record(outcome, micros);
             if let Some(enrolled) = &self.enrolled {

@@ -3,6 +3,7 @@
 //! shared.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use switchback_domain::resilience::EjectionPolicy;
 use switchback_resilience::{Ejection, Moment, PeakEwma, readiness};
 
 use crate::clock;
+use crate::compiled::HeldArm;
 use crate::sync::{AtomicU64, Ordering};
 
 /// One instance at one address; the same object as long as some table names it.
@@ -29,8 +31,8 @@ pub(crate) struct Endpoint {
     ejection: Mutex<Ejection>,
 }
 
-/// What one worker knows. Only this worker writes it, so no read-modify-write is needed for the
-/// average; others read the count.
+/// What one worker knows. Only this worker writes it, so no read-modify-write is needed; others
+/// read the count.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Lane {
@@ -141,19 +143,39 @@ impl Lane {
 /// One request on its way to one instance.
 #[derive(Debug)]
 pub(crate) struct Visit {
-    pub(crate) endpoint: Arc<Endpoint>,
+    arm: HeldArm,
+    at: usize,
     worker: usize,
 }
 
 impl Visit {
-    pub(crate) fn begin(endpoint: Arc<Endpoint>, worker: usize) -> Self {
-        endpoint.lanes[worker].in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint, worker }
+    /// To the instance at this place of a version.
+    pub(crate) fn begin(arm: HeldArm, at: usize, worker: usize) -> Self {
+        let visit = Self { arm, at, worker };
+        let in_flight = visit.in_flight();
+        in_flight.store(in_flight.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        visit
+    }
+
+    /// One more to the same instance.
+    pub(crate) fn again(&self) -> Self {
+        Self::begin(Rc::clone(&self.arm), self.at, self.worker)
+    }
+
+    /// The instance.
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.arm.endpoints[self.at]
+    }
+
+    fn in_flight(&self) -> &AtomicU64 {
+        &self.endpoint().lanes[self.worker].in_flight
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.endpoint.lanes[self.worker].in_flight.fetch_sub(1, Ordering::Release);
+        let in_flight = self.in_flight();
+        // Whoever reads the new number, reads what was counted before.
+        in_flight.store(in_flight.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Release);
     }
 }

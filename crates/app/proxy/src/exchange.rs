@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use switchback_domain::resilience::RetryPolicy;
-use switchback_resilience::{Moment, backoff};
+use switchback_resilience::backoff;
 use switchback_routing::RequestView;
 use tokio::net::TcpStream;
 
@@ -93,10 +93,12 @@ pub(crate) trait Exchange {
     fn status(answer: &Self::Answer) -> u16;
 
     /// Sends it and waits for the head of the answer, at most for `timeout` after its last byte.
-    /// `again` tells that it will be sent once more if the connection ends in silence.
+    /// `now` is a moment just ago; `again` tells that it will be sent once more if the connection
+    /// ends in silence.
     async fn send(
         &mut self,
         link: Self::Link,
+        now: Instant,
         timeout: Duration,
         again: bool,
     ) -> Sent<Self::Answer>;
@@ -166,7 +168,7 @@ struct Course<'a> {
     /// An old connection failed: only new ones from now on.
     fresh: bool,
     /// When the present attempt did.
-    began: Moment,
+    began: Instant,
 }
 
 /// Gets a response head from some instance of the ticket's version.
@@ -177,13 +179,13 @@ pub(crate) async fn exchange<E: Exchange>(
     guard: Option<&Guard>,
     request: &mut E,
 ) -> Result<(E::Answer, Visit), Failure> {
-    let (tried, began) = (Vec::new(), clock::moment(ticket.started()));
+    let (tried, began) = (Vec::new(), ticket.started());
     let (repeated, fresh) = (0, false);
     let mut course = Course { worker, ticket, timeout, guard, repeated, tried, fresh, began };
     let (mut held, mut last, mut repetitions) = (None, Failure::Ours, 0);
     while course.tried.len() < INSTANCES_TRIED_MAX && repetitions <= RETRIES_MAX {
         if last != Failure::Ours {
-            course.began = clock::now();
+            course.began = Instant::now();
         }
         let Some(visit) = course.next_visit(held.as_ref()) else { break };
         if last != Failure::Ours {
@@ -215,40 +217,45 @@ impl Course<'_> {
     /// If the whole version left it, only the instance that `held` keeps counted may be asked.
     fn next_visit(&self, held: Option<&Visit>) -> Option<Visit> {
         let index = self.worker.index;
+        let now = || clock::moment(self.began);
         let own = self.ticket.arm();
         let first = held.is_none() && self.tried.is_empty();
         if first && self.guard.is_none() {
             // Chosen a moment ago, in the same stretch without `await`: no need to look again.
-            return Some(Visit::begin(draw(own, &self.tried, index, || self.began)?, index));
+            let at = draw(own, &self.tried, index, now)?;
+            return Some(Visit::begin(Rc::clone(own), at, index));
         }
-        let chosen = self.worker.with_table(|table| match table.arm(&own.id) {
+        self.worker.with_table(|table| match table.arm(&own.id) {
             // Whoever failed it is asked again when there is nobody else.
-            Some(arm) => draw(arm, &self.tried, index, || self.began).or_else(|| {
-                let repeats = self.repeated > 0;
-                repeats.then(|| draw(arm, &[], index, || self.began)).flatten()
-            }),
-            None if first => draw(own, &self.tried, index, || self.began),
-            None => held.map(|visit| Arc::clone(&visit.endpoint)),
-        });
-        Some(Visit::begin(chosen?, index))
+            Some(arm) => {
+                let again = || (self.repeated > 0).then(|| draw(arm, &[], index, now)).flatten();
+                let at = draw(arm, &self.tried, index, now).or_else(again)?;
+                Some(Visit::begin(Rc::new(Arc::clone(arm)), at, index))
+            }
+            None if first => {
+                let at = draw(own, &self.tried, index, now)?;
+                Some(Visit::begin(Rc::clone(own), at, index))
+            }
+            None => held.map(Visit::again),
+        })
     }
 
     async fn attempt<E: Exchange>(&mut self, visit: Visit, request: &mut E) -> Attempt<E::Answer> {
         let repeatable = request.is_repeatable();
-        let (link, reused) = match self.link::<E>(&visit, repeatable).await {
+        let (link, reused, now) = match self.link::<E>(&visit, repeatable).await {
             Ok(found) => found,
             Err(NoLink::Exhausted) => return Attempt::Failed(Failure::Ours),
             Err(NoLink::Refused) => {
-                visit.endpoint.refused(clock::now());
+                visit.endpoint().refused(clock::now());
                 self.learn(&visit, Deed::Bad);
-                self.tried.push(visit.endpoint.id);
+                self.tried.push(visit.endpoint().id);
                 return Attempt::Refused;
             }
         };
         let again = reused && repeatable;
         let budgeted = self.guard.and_then(|guard| guard.policy.retries.as_ref());
         let policy = budgeted.filter(|policy| repeatable && self.repeated < policy.attempts);
-        let sent = request.send(link, self.timeout, again || policy.is_some()).await;
+        let sent = request.send(link, now, self.timeout, again || policy.is_some()).await;
         self.fresh = true;
         match &sent {
             Sent::Answered(answer) if E::status(answer) < 500 => self.learn(&visit, Deed::Good),
@@ -291,7 +298,7 @@ impl Course<'_> {
     }
 
     fn repeat<A>(&mut self, visit: Visit) -> Attempt<A> {
-        self.tried.push(visit.endpoint.id);
+        self.tried.push(visit.endpoint().id);
         self.repeated += 1;
         Attempt::Repeat(visit)
     }
@@ -307,22 +314,24 @@ impl Course<'_> {
 
     fn learn(&self, visit: &Visit, deed: Deed) {
         let (arm, worker) = (self.ticket.arm(), self.worker.index);
-        arm.learn(&visit.endpoint, worker, deed, self.began, clock::now);
+        arm.learn(visit.endpoint(), worker, deed, || clock::moment(self.began), clock::now);
     }
 
-    /// A connection, and whether it has carried a request before.
+    /// A connection, whether it has carried a request before, and since when it is there.
     async fn link<E: Exchange>(
         &self,
         visit: &Visit,
         repeatable: bool,
-    ) -> Result<(E::Link, bool), NoLink> {
+    ) -> Result<(E::Link, bool, Instant), NoLink> {
+        let (pool, endpoint) = (E::pool(self.worker), visit.endpoint().id);
         if !self.fresh
-            && let Some(link) = E::pool(self.worker).take(visit.endpoint.id, repeatable)
+            && let Some(link) = pool.take(endpoint, repeatable, self.began)
         {
-            return Ok((link, true));
+            return Ok((link, true, self.began));
         }
         // In a box of its own: all other requests shall not pay for its room.
-        Box::pin(self.link_or_freed::<E>(visit, repeatable)).await
+        let (link, reused) = Box::pin(self.link_or_freed::<E>(visit, repeatable)).await?;
+        Ok((link, reused, Instant::now()))
     }
 
     /// A new connection, or one that comes free before it is there: an instance whose accept queue
@@ -337,7 +346,7 @@ impl Course<'_> {
         }
         let freed = async {
             tokio::time::sleep(CONNECT_ALONE).await;
-            E::pool(self.worker).freed(visit.endpoint.id, repeatable).await
+            E::pool(self.worker).freed(visit.endpoint().id, repeatable).await
         };
         tokio::select! {
             biased;
@@ -351,12 +360,12 @@ impl Course<'_> {
         let is_last = self.tried.len() + 1 >= arm.endpoints.len();
         let own = self.guard.and_then(|guard| guard.policy.timeouts.connect);
         let limit = own.unwrap_or(if is_last { CONNECT_LAST_MAX } else { CONNECT_MAX });
-        let stream = connect(visit.endpoint.address, limit).await?;
+        let stream = connect(visit.endpoint().address, limit).await?;
         let link = E::open(self.worker, stream, arm).await.ok_or(NoLink::Refused)?;
         if let Some(shared) = link.shared() {
-            E::pool(self.worker).put(visit.endpoint.id, shared, None);
+            E::pool(self.worker).put(visit.endpoint().id, shared, None, began);
         }
-        visit.endpoint.took_connection();
+        visit.endpoint().took_connection();
         self.ticket.connected(began.elapsed());
         Ok((link, false))
     }

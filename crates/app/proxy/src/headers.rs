@@ -116,6 +116,21 @@ pub(crate) fn has_plain_framing(headers: &HeaderMap) -> bool {
     }
 }
 
+/// The bytes a host's name may be of.
+static OF_NAME: [bool; 256] = {
+    let (marks, mut table, mut byte) = (b"-._~%!$&'()*+,;=", [false; 256], 0_u8);
+    while byte < 0x80 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// Whether this text is a host with an optional port: a name, an IPv4 or a bracketed IPv6 address.
 pub(crate) fn is_host(text: &[u8]) -> bool {
     let (name, port) = match text {
@@ -124,11 +139,7 @@ pub(crate) fn is_host(text: &[u8]) -> bool {
         }
         _ => text.split_at(text.iter().position(|byte| *byte == b':').unwrap_or(text.len())),
     };
-    let of_name = |byte: &u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'')
-            || matches!(byte, b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
-    };
+    let of_name = |byte: &u8| OF_NAME[usize::from(*byte)];
     let of_address = |byte: &u8| byte.is_ascii_alphanumeric() || b":._~-%".contains(byte);
     let is_name = match name {
         [] => false,
@@ -207,8 +218,7 @@ fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
 }
 
 fn request_id() -> HeaderValue {
-    let id: u128 = rand::random();
-    HeaderValue::try_from(format!("{id:032x}")).unwrap_or(HeaderValue::from_static("-"))
+    HeaderValue::from_bytes(&trace::request_id()).unwrap_or(HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]

@@ -51,8 +51,8 @@ pub(crate) fn send(
 ) {
     let ready = copy.and_then(marked).filter(|_| arm.upstream.is_default()).and_then(|copy| {
         let place = worker.mirrors.take()?;
-        let endpoint = draw(arm, &[], worker.index, clock::now)?;
-        Some((copy, place, Visit::begin(endpoint, worker.index)))
+        let at = draw(arm, &[], worker.index, clock::now)?;
+        Some((copy, place, Visit::begin(Rc::new(Arc::clone(arm)), at, worker.index)))
     });
     let Some((copy, place, visit)) = ready else {
         return worker.shared.routes(worker.index).change(service, |of| of.mirror_dropped += 1);
@@ -77,7 +77,8 @@ fn marked(mut copy: Vec<u8>) -> Option<Vec<u8>> {
 
 /// Whether an answer came to its end; its content is thrown away.
 async fn answer(visit: &Visit, copy: &[u8]) -> bool {
-    let Ok(mut stream) = connect(visit.endpoint.address, CONNECT_MAX.min(MIRROR_MAX)).await else {
+    let Ok(mut stream) = connect(visit.endpoint().address, CONNECT_MAX.min(MIRROR_MAX)).await
+    else {
         return false;
     };
     if stream.write_all(copy).await.is_err() {

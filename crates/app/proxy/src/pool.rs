@@ -104,12 +104,11 @@ impl<L> Default for Pool<L> {
 
 impl<L: Link> Pool<L> {
     /// Takes a connection that can be expected to work. `repeatable` says whether the request
-    /// could be sent again if it does not.
-    pub(crate) fn take(&self, endpoint: u64, repeatable: bool) -> Option<L> {
+    /// could be sent again if it does not, `now` is a moment just ago.
+    pub(crate) fn take(&self, endpoint: u64, repeatable: bool, now: Instant) -> Option<L> {
         let limit = if repeatable { UPSTREAM_IDLE_MAX } else { UPSTREAM_IDLE_MAX_UNREPEATABLE };
         let mut resting = self.resting.borrow_mut();
         let stack = resting.get_mut(&endpoint)?;
-        let now = Instant::now();
         while let Some(top) = stack.last_mut() {
             let rested = now.saturating_duration_since(top.since);
             // Everything below the top has rested longer.
@@ -130,12 +129,12 @@ impl<L: Link> Pool<L> {
     }
 
     /// Keeps a connection for the next request to its instance. `announced` is the server's own
-    /// limit for resting connections, if it has told one.
-    pub(crate) fn put(&self, endpoint: u64, link: L, announced: Option<Duration>) {
+    /// limit for resting connections, if it has told one; it rests since a moment just ago, `now`.
+    pub(crate) fn put(&self, endpoint: u64, link: L, announced: Option<Duration>, now: Instant) {
         // A server that announces n seconds may count from before we do.
         let announced = announced.map(|limit| limit.saturating_sub(Duration::from_secs(1)));
         let rest_max = announced.unwrap_or(UPSTREAM_IDLE_MAX).min(UPSTREAM_IDLE_MAX);
-        self.keep(endpoint, Resting { link, since: Instant::now(), rest_max });
+        self.keep(endpoint, Resting { link, since: now, rest_max });
     }
 
     /// Keeps a connection that may have rested elsewhere, in its place among the others.
@@ -162,7 +161,7 @@ impl<L: Link> Pool<L> {
         let waiting = Waiting { pool: self, endpoint, bell };
         loop {
             let told = waiting.bell.notified();
-            if let Some(link) = self.take(endpoint, repeatable) {
+            if let Some(link) = self.take(endpoint, repeatable, Instant::now()) {
                 return link;
             }
             told.await;

@@ -244,6 +244,8 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use switchback_ports::data_plane::conformance::sample_arm;
 
     use super::*;
@@ -258,11 +260,11 @@ mod tests {
     fn counts_go_on_when_a_version_comes_back() {
         let mut registry = Registry::new(1);
         let arms = registry.arms(&table(&["v1"]), &Compiled::default(), &BTreeMap::new());
-        Ticket::accept(Arc::clone(&arms[0]), 0).settle(Outcome::Answered(1));
+        Ticket::accept(Rc::new(Arc::clone(&arms[0])), 0).settle(Outcome::Answered(1));
         registry.settle(&table(&[]));
         assert!(registry.arms.values().all(|entry| entry.ledger.is_at_rest()), "kept as numbers");
         let arms = registry.arms(&table(&["v1"]), &Compiled::default(), &BTreeMap::new());
-        let running = Ticket::accept(Arc::clone(&arms[0]), 0);
+        let running = Ticket::accept(Rc::new(Arc::clone(&arms[0])), 0);
         registry.settle(&table(&[]));
         let report = registry.report();
         assert_eq!((report[0].stats.accepted, report[0].in_flight), (2, 1), "not drained yet");

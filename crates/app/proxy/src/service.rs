@@ -169,6 +169,7 @@ pub(crate) fn outcome_of(status: u16) -> Outcome {
 
 /// What a look into the table comes to.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the usual one: cheaper than a box for each request")]
 pub(crate) enum Way {
     /// To a version.
     On(Assigned),
@@ -212,7 +213,7 @@ impl Assigned {
     pub(crate) fn observe<E: Exchange>(&mut self, worker: &Worker, entry: &Entry, request: &mut E) {
         self.ticket.takes(request.upload());
         let sample = u32::from(self.observation.trace_sample().basis_points());
-        if rand::random::<u32>() % u32::from(Weight::ALL.basis_points()) < sample {
+        if sample > 0 && rand::random::<u32>() % u32::from(Weight::ALL.basis_points()) < sample {
             request.mark_sampled();
         }
         if let (Some(format), Some(route)) = (self.observation.access_log, self.logged.take()) {
@@ -368,7 +369,7 @@ fn to_version(
         let status = StatusCode::SERVICE_UNAVAILABLE;
         return unrouted(worker, status, "no version serves this route");
     };
-    let mut ticket = Ticket::accept(Arc::clone(arm), worker.index);
+    let mut ticket = Ticket::accept(worker.hold(chosen.arm, arm), worker.index);
     if chosen.reason.is_random() {
         ticket.enroll(&worker.cohorts, chosen.session);
     }

@@ -4,12 +4,23 @@
 //! spans, so nothing here stands between the caller's span and the instance's. Any other is
 //! replaced by one of ours, without a `tracestate`.
 
+use rand::Rng;
+
 /// Bytes of a `traceparent` of version 00.
 pub(crate) const LENGTH: usize = 55;
 /// Where in it the digit stands that tells whether the trace is recorded.
 pub(crate) const SAMPLED_AT: usize = LENGTH - 1;
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Two hex digits for each byte.
+static DIGITS: [[u8; 2]; 256] = {
+    let (mut pairs, mut byte) = ([[0; 2]; 256], 0);
+    while byte < 256 {
+        let digits = b"0123456789abcdef";
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Whether this is a `traceparent`: of version 00, or of a later one that begins like it.
 pub(crate) fn is_valid(value: &[u8]) -> bool {
@@ -31,9 +42,15 @@ pub(crate) fn is_valid(value: &[u8]) -> bool {
 /// A trace begun here, not recorded.
 pub(crate) fn begin() -> [u8; LENGTH] {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    // Zero is no identifier.
-    write_hex(rand::random::<u128>().max(1), &mut value[3..35]);
-    write_hex(u128::from(rand::random::<u64>().max(1)), &mut value[36..52]);
+    let mut drawn = [0; 24];
+    rand::rng().fill_bytes(&mut drawn);
+    let (trace, span) = drawn.split_at_mut(16);
+    for id in [&mut *trace, &mut *span] {
+        // Zero is no identifier.
+        id[0] |= u8::from(id.iter().all(|byte| *byte == 0));
+    }
+    write_hex(trace, &mut value[3..35]);
+    write_hex(span, &mut value[36..52]);
     value
 }
 
@@ -42,11 +59,17 @@ pub(crate) fn id_of(value: &str) -> Option<&str> {
     value.get(3..35)
 }
 
-fn write_hex(number: u128, digits: &mut [u8]) {
-    let mut rest = number;
-    for digit in digits.iter_mut().rev() {
-        *digit = DIGITS[(rest & 15) as usize];
-        rest >>= 4;
+/// A request's identifier: 32 hex digits, drawn.
+pub(crate) fn request_id() -> [u8; 32] {
+    let (mut drawn, mut digits) = ([0; 16], [0; 32]);
+    rand::rng().fill_bytes(&mut drawn);
+    write_hex(&drawn, &mut digits);
+    digits
+}
+
+fn write_hex(bytes: &[u8], digits: &mut [u8]) {
+    for (byte, pair) in bytes.iter().zip(digits.as_chunks_mut().0) {
+        *pair = DIGITS[usize::from(*byte)];
     }
 }
 

@@ -48,7 +48,7 @@ async fn pass(
 /// Counts the end of a tunnel: one that its instance ended after it was taken out of the table was
 /// cut, for nothing but our stop makes it end then.
 pub(crate) fn ended(worker: &Worker, mut ticket: Ticket, visit: &Visit, first: Side) {
-    let cut = first == Side::Instance && !worker.serves(visit.endpoint.id);
+    let cut = first == Side::Instance && !worker.serves(visit.endpoint().id);
     if !cut {
         ticket.end_tunnel();
     }

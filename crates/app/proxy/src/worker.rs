@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use switchback_routing::ArmId;
 use tokio::net::TcpStream;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::LocalSet;
 
 use crate::Error;
 use crate::access_log::Buffer;
 use crate::codec::own::{Leaving, Roster, Scratches};
 use crate::codec::{self, Codec};
 use crate::cohorts::{Cohorts, Collected};
-use crate::compiled::{Compiled, Endpoint};
+use crate::compiled::{Arm, Compiled, Endpoint, HeldArm};
 use crate::counters;
 use crate::handover::{Bound, LeavingLink};
 use crate::limits::UPSTREAM_IDLE_MAX;
@@ -74,6 +74,8 @@ pub(crate) struct Worker {
     /// Where connections to instances go once there is another process.
     links_out: RefCell<Option<mpsc::UnboundedSender<LeavingLink>>>,
     table: View<Compiled>,
+    /// Versions by their place in the table, as they were held last.
+    held: RefCell<Vec<Option<HeldArm>>>,
 }
 
 impl Worker {
@@ -102,6 +104,7 @@ impl Worker {
             leaving: Cell::new(false),
             links_out: RefCell::default(),
             table,
+            held: RefCell::default(),
         })
     }
 
@@ -114,6 +117,18 @@ impl Worker {
     /// Looks into the newest table. `look` must not come back here.
     pub(crate) fn with_table<T>(&self, look: impl FnOnce(&Compiled) -> T) -> T {
         self.table.with(look)
+    }
+
+    /// Takes hold of a version, which stands at this place in the newest table.
+    pub(crate) fn hold(&self, at: usize, arm: &Arc<Arm>) -> HeldArm {
+        let mut held = self.held.borrow_mut();
+        if held.len() <= at {
+            held.resize(at + 1, None);
+        }
+        match &held[at] {
+            Some(own) if Arc::ptr_eq(own, arm) => Rc::clone(own),
+            Some(_) | None => Rc::clone(held[at].insert(Rc::new(Arc::clone(arm)))),
+        }
     }
 
     /// Whether the newest table names this instance.
@@ -129,8 +144,9 @@ impl Worker {
         endpoint: &Endpoint,
         link: codec::own::Link,
         announced: Option<Duration>,
+        now: Instant,
     ) {
-        self.own_pool.put(endpoint.id, link, announced);
+        self.own_pool.put(endpoint.id, link, announced, now);
         if self.leaving.get() {
             self.hand_out(arm, endpoint);
         }
@@ -180,6 +196,8 @@ impl Worker {
     }
 
     fn sweep(&self) {
+        // What the table has let go of is not to be kept by who once used it.
+        self.held.borrow_mut().clear();
         self.with_table(|table| {
             self.hyper_pool.sweep(|endpoint| table.has_endpoint(endpoint));
             self.own_pool.sweep(|endpoint| table.has_endpoint(endpoint));
@@ -202,17 +220,26 @@ impl Handle {
         codec: Codec,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(Error::Runtime)?;
         let (commands, inbox) = mpsc::unbounded_channel();
         let name = format!("worker-{index}");
+        let (made, is_made) = std::sync::mpsc::sync_channel(1);
         let work = move || {
+            // Its tasks need no set of their own, which each wake-up would have to pass through.
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(made.send(Err(error))),
+            };
+            // Whoever started this thread waits for it.
+            let _ = made.send(Ok(()));
             let worker = Worker::new(index, shared, codec, stop);
-            LocalSet::new().block_on(&runtime, work(worker, inbox));
+            runtime.block_on(work(worker, inbox));
             // Tasks that are left are cut off without waiting for blocking ones; there are none.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name(name).spawn(work).map_err(Error::Runtime)?;
+        let is_made = is_made.recv().unwrap_or_else(|gone| Err(std::io::Error::other(gone)));
+        is_made.map_err(Error::Runtime)?;
         Ok(Self { commands, thread })
     }
 

@@ -180,9 +180,10 @@ impl Case<'_> {
         let (ticket, timeout) = request.view(self.entry, |asked| {
             worker.with_table(|table| {
                 let route = table.router.find_for(asked)?;
-                let arm = table.arms.get(route.baseline?)?;
+                let at = route.baseline?;
+                let arm = table.arms.get(at)?;
                 Some(arm).filter(|arm| refusal.arm.as_ref().is_some_and(|of| **of != arm.id))?;
-                let ticket = admit(Ticket::accept(Arc::clone(arm), worker.index)).ok()?;
+                let ticket = admit(Ticket::accept(worker.hold(at, arm), worker.index)).ok()?;
                 Some((ticket, route.timeout))
             })
         })?;

@@ -196,7 +196,7 @@ impl Passed {
             }
             Poll::Ready(Some(Err(_))) => {
                 let lease = self.lease.take();
-                let serves = |lease: &Lease| lease.worker.serves(lease.visit.endpoint.id);
+                let serves = |lease: &Lease| lease.worker.serves(lease.visit.endpoint().id);
                 // Once the instance was taken out of the table, it is our stop that breaks it off.
                 let outcome =
                     if lease.as_ref().is_none_or(serves) { Outcome::Broken } else { Outcome::Cut };

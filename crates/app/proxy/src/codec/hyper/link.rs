@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -119,19 +119,19 @@ impl Lease {
     pub(crate) fn give_back(self) {
         let Self { link, visit, worker, keep_alive } = self;
         let Held::Http1(mut link) = link else { return };
-        let endpoint = visit.endpoint.id;
+        let endpoint = visit.endpoint().id;
         if link.sender.is_closed() || !worker.serves(endpoint) {
             return;
         }
         if link.sender.is_ready() {
-            worker.hyper_pool.put(endpoint, Link::Http1(link), keep_alive);
+            worker.hyper_pool.put(endpoint, Link::Http1(link), keep_alive, Instant::now());
             return;
         }
         tokio::task::spawn_local(async move {
             // The connection's task has still to notice the end of the message.
             let ready = tokio::time::timeout(CONNECT_MAX, link.sender.ready()).await;
             if matches!(ready, Ok(Ok(()))) && worker.serves(endpoint) {
-                worker.hyper_pool.put(endpoint, Link::Http1(link), keep_alive);
+                worker.hyper_pool.put(endpoint, Link::Http1(link), keep_alive, Instant::now());
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
@@ -350,7 +350,13 @@ impl Exchange for Asking {
         answer.0.status().as_u16()
     }
 
-    async fn send(&mut self, link: Link, timeout: Duration, again: bool) -> Sent<Self::Answer> {
+    async fn send(
+        &mut self,
+        link: Link,
+        _now: Instant,
+        timeout: Duration,
+        again: bool,
+    ) -> Sent<Self::Answer> {
         match link {
             Link::Http1(link) => self.send_http1(link, timeout, again).await,
             Link::Http2(link) => self.send_http2(link, timeout).await,

@@ -63,22 +63,59 @@ pub(super) fn kind_of(name: &str) -> Kind {
         21 => &[("x-client-cert-subject", Kind::HopByHop)],
         _ => &[],
     };
-    let same = |(candidate, _): &&(&str, Kind)| candidate.eq_ignore_ascii_case(name);
+    let same = |(candidate, _): &&(&str, Kind)| is_same(name, candidate);
     candidates.iter().find(same).map_or(Kind::Other, |(_, kind)| *kind)
+}
+
+/// Whether a field's name is this one of the same length, of lower case letters and `-`: those are
+/// what they are with the bit of the lower case, and no other byte of a name becomes one by it.
+fn is_same(name: &str, candidate: &str) -> bool {
+    let mut pairs = name.bytes().zip(candidate.bytes());
+    pairs.all(|(byte, wanted)| byte | 0x20 == wanted)
+}
+
+/// What `Connection` usually says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Usual {
+    Close,
+    KeepAlive,
+    Upgrade,
+}
+
+impl Usual {
+    /// It says something else.
+    const OTHER: u8 = 1 << 7;
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    fn bit_of(name: &[u8]) -> u8 {
+        match name.len() {
+            5 if name.eq_ignore_ascii_case(b"close") => Self::Close.bit(),
+            10 if name.eq_ignore_ascii_case(b"keep-alive") => Self::KeepAlive.bit(),
+            7 if name.eq_ignore_ascii_case(b"upgrade") => Self::Upgrade.bit(),
+            _ => Self::OTHER,
+        }
+    }
 }
 
 /// The fields of a head and what each of them is.
 #[derive(Debug)]
 pub(super) struct Fields<'h, 'b> {
+    head: &'b [u8],
     headers: &'h [Header<'b>],
     kinds: [Kind; HEADERS_MAX],
     /// A bit for each kind that is there: most questions are about kinds that are not.
     present: u16,
+    /// A bit for each of [`Usual`] in all `Connection` fields, and one for anything else.
+    connection: u8,
+    length: Result<Option<u64>, Malformed>,
 }
 
 impl<'h, 'b> Fields<'h, 'b> {
     /// Takes the fields of a head whose every line has to end in CR LF.
-    pub(super) fn new(head: &[u8], headers: &'h [Header<'b>]) -> Result<Self, Malformed> {
+    pub(super) fn new(head: &'b [u8], headers: &'h [Header<'b>]) -> Result<Self, Malformed> {
         if !has_strict_lines(head, headers) {
             return Err(Malformed);
         }
@@ -88,7 +125,38 @@ impl<'h, 'b> Fields<'h, 'b> {
             *kind = kind_of(header.name);
             present |= kind.bit();
         }
-        Ok(Self { headers, kinds, present })
+        let (connection, length) = (0, Ok(None));
+        let mut fields = Self { head, headers, kinds, present, connection, length };
+        fields.connection =
+            fields.connection_names().map(Usual::bit_of).fold(0, |all, bit| all | bit);
+        fields.length = fields.read_length();
+        Ok(fields)
+    }
+
+    /// Copies the fields that pass, as [`write_field`] would write them: those that stand so in the
+    /// head, with their neighbours in one piece.
+    pub(super) fn copy(&self, out: &mut Vec<u8>, passes: impl Fn(Kind, &Header<'_>) -> bool) {
+        let mut run = 0..0;
+        for (_, field) in self.iter().filter(|(kind, field)| passes(*kind, field)) {
+            let name = range_in(self.head, field.name.as_bytes());
+            let value = range_in(self.head, field.value);
+            let line = name.start..value.end + 2;
+            let is_canonical = name.end + 2 == value.start
+                && self.head.get(name.end..value.start) == Some(b": ")
+                && self.head.get(value.end..line.end) == Some(b"\r\n");
+            if is_canonical && run.end == line.start {
+                run.end = line.end;
+                continue;
+            }
+            out.extend_from_slice(self.head.get(run).unwrap_or_default());
+            run = 0..0;
+            if is_canonical {
+                run = line;
+            } else {
+                write_field(out, field.name.as_bytes(), field.value);
+            }
+        }
+        out.extend_from_slice(self.head.get(run).unwrap_or_default());
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Kind, &'h Header<'b>)> {
@@ -115,24 +183,23 @@ impl<'h, 'b> Fields<'h, 'b> {
         self.all(Kind::Connection).flat_map(tokens)
     }
 
-    pub(super) fn connection_has(&self, name: &str) -> bool {
-        self.connection_names().any(|found| found.eq_ignore_ascii_case(name.as_bytes()))
+    pub(super) fn connection_has(&self, usual: Usual) -> bool {
+        self.connection & usual.bit() != 0
     }
 
-    /// Whether `Connection` names fields that would otherwise be passed on.
-    pub(super) fn has_nominated(&self) -> bool {
-        let usual: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
-        self.connection_names()
-            .any(|name| !usual.iter().any(|usual| usual.eq_ignore_ascii_case(name)))
-    }
-
-    /// Whether `Connection` names this field. What frames a message is never negotiable.
+    /// Whether `Connection` names this field, and fields that would otherwise be passed on. What
+    /// frames a message is never negotiable.
     pub(super) fn is_nominated(&self, name: &str) -> bool {
-        self.connection_names().any(|found| found.eq_ignore_ascii_case(name.as_bytes()))
+        let named = |found: &[u8]| found.eq_ignore_ascii_case(name.as_bytes());
+        self.connection & Usual::OTHER != 0 && self.connection_names().any(named)
     }
 
     /// The body's length, if one is given: digits, once.
     pub(super) fn content_length(&self) -> Result<Option<u64>, Malformed> {
+        self.length
+    }
+
+    fn read_length(&self) -> Result<Option<u64>, Malformed> {
         let Some(text) = self.only(Kind::ContentLength)? else { return Ok(None) };
         if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
             return Err(Malformed);

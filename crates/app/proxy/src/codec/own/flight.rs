@@ -288,6 +288,14 @@ impl Exchange for Flight<'_> {
     fn view<T>(&self, entry: &Entry, look: impl FnOnce(&RequestView<'_>) -> T) -> T {
         let part = |part: &Range<usize>| self.scratch.client.part(self.head_at, part);
         let text = |range| std::str::from_utf8(part(range)).unwrap_or_default();
+        // One check for all that the line holds.
+        let start = self.head.method.start;
+        let line = start..self.head.query.end;
+        let line = text(&line);
+        let of_line = |part: &Range<usize>| {
+            line.get(part.start.wrapping_sub(start)..part.end.wrapping_sub(start))
+                .unwrap_or_default()
+        };
         let whole = 0..self.head.bytes;
         let host = match (&self.head.host, &self.host) {
             (Some(host), _) => text(host),
@@ -299,10 +307,10 @@ impl Exchange for Flight<'_> {
         look(&RequestView {
             listen: entry.listen,
             client: entry.client.ip(),
-            method: text(&self.head.method),
+            method: of_line(&self.head.method),
             host,
-            path: path_or_root(text(&self.head.path)),
-            query: text(&self.head.query),
+            path: path_or_root(of_line(&self.head.path)),
+            query: of_line(&self.head.query),
             headers: &headers,
         })
     }
@@ -383,11 +391,17 @@ impl Exchange for Flight<'_> {
         answer.response.status
     }
 
-    async fn send(&mut self, mut link: Link, timeout: Duration, _again: bool) -> Sent<Answer> {
+    async fn send(
+        &mut self,
+        mut link: Link,
+        now: std::time::Instant,
+        timeout: Duration,
+        _again: bool,
+    ) -> Sent<Answer> {
         self.scratch.instance.reset(&self.worker.scratches);
         self.scratch.request.rewind();
         (self.is_sent, self.is_deaf) = (false, false);
-        let mut deadline = Instant::now() + timeout;
+        let mut deadline = Instant::from_std(now) + timeout;
         let sent = loop {
             self.seat.awaits(deadline);
             match poll_fn(|context| self.poll_in_time(context, &mut link.stream)).await {

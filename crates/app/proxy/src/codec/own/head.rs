@@ -1,5 +1,6 @@
 //! A request's head: read strictly, and written anew for the instance in the same pass. No I/O.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use http::{Method, StatusCode};
 use httparse::Status;
 
 use super::chunked::{Chunked, Malformed};
-use super::fields::{Fields, Kind, list_has, range_in, write_field, write_number};
+use super::fields::{Fields, Kind, Usual, list_has, range_in, write_field, write_number};
 use super::inbound::Body;
 use crate::exchange::is_idempotent;
 use crate::headers::is_host;
@@ -127,8 +128,8 @@ impl Line<'_> {
             has_bodiless_answer: method == Method::HEAD,
             is_repeatable: is_idempotent(&method) && body.has_ended(),
             is_old: self.is_old,
-            keeps_alive: !fields.connection_has("close")
-                && (!self.is_old || fields.connection_has("keep-alive")),
+            keeps_alive: !fields.connection_has(Usual::Close)
+                && (!self.is_old || fields.connection_has(Usual::KeepAlive)),
             expects_continue: expects_continue && !body.has_ended(),
             wants_upgrade: !self.is_old && body.has_ended() && protocol(fields).is_some(),
             sampled_at: None,
@@ -168,10 +169,9 @@ impl Line<'_> {
         if field.is_none() && !self.is_old {
             return Err(bad("no Host header"));
         }
-        let host = target.authority.map(str::as_bytes).or(field);
-        let named = target.authority.is_none_or(|name| Authority::try_from(name).is_ok());
-        if named && [field, host].into_iter().flatten().all(is_host) {
-            Ok(host)
+        let is_named = |name: &str| Authority::try_from(name).is_ok() && is_host(name.as_bytes());
+        if field.is_none_or(is_host) && target.authority.is_none_or(is_named) {
+            Ok(target.authority.map(str::as_bytes).or(field))
         } else {
             Err(bad("the Host header is not a host"))
         }
@@ -247,7 +247,7 @@ impl<'a> Target<'a> {
 fn protocol<'b>(fields: &Fields<'_, 'b>) -> Option<&'b [u8]> {
     let protocol = fields.all(Kind::Upgrade).next()?;
     let http2 = protocol.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"));
-    (fields.connection_has("upgrade") && !http2).then_some(protocol)
+    (fields.connection_has(Usual::Upgrade) && !http2).then_some(protocol)
 }
 
 /// Writes the instance's version. Gives the place of a trace's sampled flag, if one is begun.
@@ -265,18 +265,18 @@ fn write(
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     write_host(line.raw, head, entry, out);
     out.extend_from_slice(b"\r\n");
-    let nominated = fields.has_nominated();
     let is_traced = is_traced(fields);
-    let mut seen = Seen::default();
-    for (kind, field) in fields.iter() {
-        if nominated && fields.is_nominated(field.name) {
-            continue;
+    let seen = Cell::new(Seen::default());
+    fields.copy(out, |kind, field| {
+        if fields.is_nominated(field.name) {
+            return false;
         }
+        let before = seen.get();
         match kind {
             Kind::Other => {}
-            Kind::ForwardedProto => seen.proto = true,
-            Kind::ForwardedHost => seen.host = true,
-            Kind::RequestId => seen.id = true,
+            Kind::ForwardedProto => seen.set(Seen { proto: true, ..before }),
+            Kind::ForwardedHost => seen.set(Seen { host: true, ..before }),
+            Kind::RequestId => seen.set(Seen { id: true, ..before }),
             Kind::TraceParent | Kind::TraceState if is_traced => {}
             Kind::Host
             | Kind::Connection
@@ -289,12 +289,12 @@ fn write(
             | Kind::KeepAlive
             | Kind::ForwardedFor
             | Kind::TraceParent
-            | Kind::TraceState => continue,
+            | Kind::TraceState => return false,
         }
-        write_field(out, field.name.as_bytes(), field.value);
-    }
+        true
+    });
     write_framing(fields, head, out);
-    write_forwarded(line.raw, fields, head, entry, seen, out);
+    write_forwarded(line.raw, fields, head, entry, seen.get(), out);
     let sampled_at = (!is_traced).then(|| begin_trace(out));
     out.extend_from_slice(b"\r\n");
     sampled_at
@@ -379,7 +379,7 @@ fn write_forwarded(
     }
     if !seen.id {
         out.extend_from_slice(b"\r\nx-request-id: ");
-        out.extend_from_slice(&hex(rand::random()));
+        out.extend_from_slice(&trace::request_id());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -391,21 +391,18 @@ fn write_address(address: IpAddr, out: &mut Vec<u8>) {
                 if place > 0 {
                     out.push(b'.');
                 }
-                write_number(out, octet.into());
+                if octet > 99 {
+                    out.push(b'0' + octet / 100);
+                }
+                if octet > 9 {
+                    out.push(b'0' + octet / 10 % 10);
+                }
+                out.push(b'0' + octet % 10);
             }
         }
         // Writing to memory cannot fail.
         IpAddr::V6(address) => drop(write!(out, "{address}")),
     }
-}
-
-fn hex(number: u128) -> [u8; 32] {
-    let (mut digits, mut rest) = ([0; 32], number);
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(rest & 15) as usize];
-        rest >>= 4;
-    }
-    digits
 }
 
 #[cfg(test)]

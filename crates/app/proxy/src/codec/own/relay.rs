@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::chunked::Malformed;
 use super::flight::{Answer, ClientGone, Flight};
@@ -103,10 +104,11 @@ impl Relay<'_, '_> {
     fn frame_what_is_there(&mut self) -> Result<(), Cut> {
         let decoded = self.flight.scratch.instance.decode();
         decoded.map_err(|Malformed| Cut::Instance)?;
-        self.frame()
+        let head_at = self.ticket.head_at();
+        self.frame(|| head_at)
     }
 
-    fn frame(&mut self) -> Result<(), Cut> {
+    fn frame(&mut self, now: impl FnOnce() -> Instant) -> Result<(), Cut> {
         let Scratch { instance, response, .. } = &mut *self.flight.scratch;
         self.ticket.sent(instance.data().len());
         if let Some(capture) = &mut self.capture {
@@ -114,28 +116,28 @@ impl Relay<'_, '_> {
         }
         response.frame(instance).map_err(|Malformed| Cut::Instance)?;
         if response.has_ended() {
-            self.ended();
+            self.ended(now());
         }
         Ok(())
     }
 
     /// What it is when the instance breaks off: once it was taken out of the table, our stop.
     fn breaking(&self) -> Outcome {
-        let serves = |(_, visit): &(Link, Visit)| self.flight.worker.serves(visit.endpoint.id);
+        let serves = |(_, visit): &(Link, Visit)| self.flight.worker.serves(visit.endpoint().id);
         if self.source.as_ref().is_none_or(serves) { Outcome::Broken } else { Outcome::Cut }
     }
 
     /// The whole answer is here: nothing more can go wrong on the instance's side.
-    fn ended(&mut self) {
-        self.ticket.settle(self.outcome);
+    fn ended(&mut self, now: Instant) {
+        self.ticket.settle_at(self.outcome, || now);
         if let Some(capture) = self.capture.take() {
             capture.finish();
         }
         let Some((link, visit)) = self.source.take() else { return };
         let worker = self.flight.worker;
         let clean = self.is_reusable && self.flight.scratch.instance.raw().is_empty();
-        if clean && worker.serves(visit.endpoint.id) {
-            worker.keep(&self.ticket.arm().id, &visit.endpoint, link, self.keep_alive);
+        if clean && worker.serves(visit.endpoint().id) {
+            worker.keep(&self.ticket.arm().id, visit.endpoint(), link, self.keep_alive, now);
         }
     }
 
@@ -151,7 +153,7 @@ impl Relay<'_, '_> {
             let Some((link, _)) = &mut self.source else { break Turn::Client };
             match instance.poll_more(context, &mut link.stream, &self.flight.worker.scratches) {
                 Poll::Ready(Ok(_)) => {
-                    self.frame()?;
+                    self.frame(Instant::now)?;
                     if let Some(pace) = &mut self.pace {
                         pace.moved();
                     }

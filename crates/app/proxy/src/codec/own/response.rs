@@ -7,7 +7,7 @@ use http::StatusCode;
 use httparse::Status;
 
 use super::chunked::{Chunked, Malformed};
-use super::fields::{Fields, Kind, write_field, write_number};
+use super::fields::{Fields, Kind, Usual, write_field, write_number};
 use super::inbound::Body;
 use super::outbound::Framing;
 use crate::limits::{BUFFER_BYTES_MAX, HEADERS_MAX};
@@ -94,7 +94,7 @@ fn interpret(
         return Err(Malformed);
     }
     let switches = status == 101;
-    if switches && !(client.wants_upgrade && fields.connection_has("upgrade")) {
+    if switches && !(client.wants_upgrade && fields.connection_has(Usual::Upgrade)) {
         return Err(Malformed);
     }
     let body = match (has_body(status, client), chunked, length) {
@@ -109,8 +109,8 @@ fn interpret(
         Body::Chunked(_) | Body::UntilClose => Framing::Chunked,
     };
     let lasts = match version {
-        0 => fields.connection_has("keep-alive"),
-        _ => !fields.connection_has("close"),
+        0 => fields.connection_has(Usual::KeepAlive),
+        _ => !fields.connection_has(Usual::Close),
     };
     let is_reusable = lasts && !switches && !matches!(body, Body::UntilClose);
     let client_keeps_alive = client.keeps_alive && framing != Framing::UntilClose;
@@ -138,8 +138,7 @@ fn write(
     out: &mut Vec<u8>,
 ) {
     write_status(client.is_old, read.status, reason, out);
-    let nominated = fields.has_nominated();
-    for (kind, field) in fields.iter() {
+    fields.copy(out, |kind, field| {
         let passes = match kind {
             Kind::Other
             | Kind::Host
@@ -158,10 +157,8 @@ fn write(
             | Kind::HopByHop
             | Kind::KeepAlive => false,
         };
-        if passes && !(nominated && fields.is_nominated(field.name)) {
-            write_field(out, field.name.as_bytes(), field.value);
-        }
-    }
+        passes && !fields.is_nominated(field.name)
+    });
     write_length(fields, read, out);
     if read.status == 101 {
         out.extend_from_slice(b"connection: upgrade\r\n");

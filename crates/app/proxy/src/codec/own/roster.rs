@@ -230,8 +230,9 @@ impl Seat {
 
     /// From now until `deadline`, an answer is waited for.
     pub(super) fn awaits(&self, deadline: Instant) {
-        let until = deadline.saturating_duration_since(self.roster.began).as_micros();
-        let until = u64::try_from(until.div_ceil(1_000)).unwrap_or(NEVER);
+        let until = deadline.saturating_duration_since(self.roster.began);
+        let millis = u64::from(until.subsec_nanos().div_ceil(1_000_000));
+        let until = until.as_secs().saturating_mul(1_000).saturating_add(millis);
         self.with(|slot| (slot.told, slot.until) = (false, until));
         if until < self.roster.next_due.get() {
             self.roster.next_due.set(until);
