@@ -33,7 +33,7 @@ const fn switch(figure: &'static str, words: &'static str, bound: Bound) -> Goal
     Goal { benchmark: "switch", figure, words, bound }
 }
 
-pub(super) const GOALS: [Goal; 22] = [
+pub(super) const GOALS: [Goal; 23] = [
     proxy("throughput_vs_nginx", "10,000 routes: throughput / nginx", Bound::AtLeast(1.20)),
     proxy("throughput_vs_haproxy", "10,000 routes: throughput / HAProxy", Bound::AtLeast(1.15)),
     proxy("cpu_vs_nginx", "10,000 routes: CPU per request / nginx", Bound::AtMost(0.75)),
@@ -46,6 +46,7 @@ pub(super) const GOALS: [Goal; 22] = [
     proxy("throughput_h2_vs_nginx", "HTTP/2: throughput / nginx", Bound::AtLeast(1.0)),
     proxy("throughput_plain_vs_kamal", "one route: throughput / kamal-proxy", Bound::AtLeast(3.0)),
     proxy("idle_bytes_ours", "bytes per idle connection", Bound::AtMost(1_100.0)),
+    proxy("accounting_ns", "ns to account for a request", Bound::AtMost(120.0)),
     proxy("routes_mb_ours", "MB with 10,000 routes, after load", Bound::AtMost(20.0)),
     switch("switch_failed_ours", "failed requests", Bound::AtMost(0.0)),
     switch("switch_closed_ours", "closed connections", Bound::AtMost(0.0)),

@@ -3,9 +3,10 @@
 //! In every round each proxy is measured once, in another order; ratios are taken within a round.
 
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rand::seq::SliceRandom;
 
 use super::idle;
@@ -118,6 +119,8 @@ type Rounds = BTreeMap<&'static str, Vec<Option<Sample>>>;
 pub(super) fn run(world: &World) -> Result<Report> {
     let upstream = Memory::start(world)?;
     let mut report = Report::new("proxy", world)?;
+    say("measuring what it costs to account for a request");
+    report.figure("accounting_ns".to_owned(), Some(accounting(world)?));
     let mut memory = BTreeMap::new();
     for routes in [Routes::Many, Routes::One] {
         let second_percent = if routes == Routes::Many { 10 } else { 0 };
@@ -137,6 +140,17 @@ pub(super) fn run(world: &World) -> Result<Report> {
     }
     conclude_memory(&memory, &mut report);
     Ok(report)
+}
+
+/// Nanoseconds to account for one request, by the proxy's own code in a loop: no proxy runs yet.
+fn accounting(world: &World) -> Result<f64> {
+    let words = ["run", "--quiet", "--release", "--package", "switchback-proxy"];
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(words).args(["--features", "measuring", "--example", "accounting"]);
+    let output = command.current_dir(&world.root).stderr(Stdio::inherit()).output();
+    let output = output.context("cannot start cargo")?;
+    ensure!(output.status.success(), "the example `accounting` of switchback-proxy failed");
+    String::from_utf8_lossy(&output.stdout).trim().parse().context("it gave no number")
 }
 
 fn start(world: &World, plan: Plan) -> Result<Vec<Contender>> {

@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) cores: usize,
     /// Whether our binary lets the codec be chosen.
     pub(super) has_codecs: bool,
+    /// The workspace.
+    pub(super) root: PathBuf,
     directory: TempDir,
     made: Cell<u32>,
     interrupted: Arc<AtomicBool>,
@@ -60,7 +62,18 @@ impl World {
         let cores = std::thread::available_parallelism()?.get();
         let has_codecs = holds(&std::fs::read(&programs.switchback)?, CODEC.as_bytes());
         let (made, binary_given) = (Cell::new(0), binary.is_some());
-        Ok(Self { programs, quick, binary_given, cores, has_codecs, directory, made, interrupted })
+        let root = root.to_owned();
+        Ok(Self {
+            programs,
+            quick,
+            binary_given,
+            cores,
+            has_codecs,
+            root,
+            directory,
+            made,
+            interrupted,
+        })
     }
 
     /// The script for wrk.

@@ -1,17 +1,22 @@
-//! What it costs to count a request for a trial, in the code that does it: for `bench judge`, never
-//! part of what is shipped.
+//! What it costs to count a request, in the code that does it: for a trial alone in `bench judge`,
+//! with all that is counted in `bench proxy`. Never part of what is shipped.
 
 use std::hint::black_box;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchback_analysis::cohort::Arm as Side;
-use switchback_domain::Weight;
-use switchback_ports::data_plane::TrialId;
-use switchback_ports::data_plane::conformance::sample_arm;
+use switchback_domain::{Generation, Histogram, ReleaseId, Split, Weight};
+use switchback_ports::data_plane::conformance::{sample_arm, sample_table};
+use switchback_ports::data_plane::{Cursor, TrialId};
+use switchback_routing::{Candidate, Table};
 
-use crate::cohorts::{Cohorts, Enrolled, Part, Trial};
-use crate::counters::Outcome;
+use crate::batches::Batches;
+use crate::cohorts::{Cohorts, Enrolled, Part, TICK, Trial};
+use crate::compiled::{Compiled, HeldArm, Visit};
+use crate::counters::{Outcome, Ticket};
+use crate::registry::Registry;
 use crate::sessions::Sessions;
 
 /// Requests that are counted, of a worker that serves a thousand a second.
@@ -74,9 +79,72 @@ fn round(requests: u32) -> Counting {
     Counting { in_place: each(all.saturating_sub(closing)), closing: each(closing) }
 }
 
+/// Bytes of an answer's body.
+const BODY: usize = 1024;
+
+/// Accounts for so many requests as a worker does, every tenth of them the candidate's, and gives
+/// how long that took, and how many of them were found in the batches and the counters.
+pub fn accounting(requests: u32) -> (Duration, u64, u64) {
+    let (mut batches, mut registry, table) = (Batches::default(), Registry::new(1), table());
+    let parts = batches.parts(&table, |_| Histogram::default());
+    let arms = registry.arms(&table, &Compiled::default(), &parts);
+    let arms: Vec<HeldArm> = arms.into_iter().map(Rc::new).collect();
+    let began = Instant::now();
+    let cohorts = Cohorts::new(began);
+    let mut collected = began;
+    for request in 0..requests {
+        let arm = &arms[usize::from(request % 10 == 0)];
+        let at = account(arm, &cohorts);
+        if at.saturating_duration_since(collected) > TICK {
+            collected = at;
+            batches.add(at, vec![cohorts.collect(at)]);
+        }
+    }
+    let took = began.elapsed();
+    batches.add(Instant::now(), vec![cohorts.collect(began + took + 2 * TICK)]);
+    let found = batches.after("", &Cursor::default()).batches;
+    let found = found.iter().map(|it| it.candidate.requests() + it.baseline.requests()).sum();
+    let answered = registry.report().into_iter().map(|arm| arm.stats.answered()).sum();
+    (took, found, answered)
+}
+
+/// One request with its whole answer in one read, in the order of the own codec; gives when its
+/// head came.
+fn account(arm: &HeldArm, cohorts: &Rc<Cohorts>) -> Instant {
+    let mut ticket = Ticket::accept(Rc::clone(arm), 0);
+    ticket.enroll(cohorts, None);
+    let visit = Visit::begin(Rc::clone(arm), 0, 0);
+    ticket.head_came();
+    ticket.answered(200, &visit);
+    ticket.sent(BODY);
+    let head_at = ticket.head_at();
+    ticket.settle_at(Outcome::Answered(1), || head_at);
+    drop(visit);
+    drop(ticket);
+    head_at
+}
+
+/// Two versions, of which a coin chooses one.
+fn table() -> Table {
+    let address = ([127, 0, 0, 1], 1).into();
+    let arms = ["v1", "v2"].map(|version| sample_arm(version, &[address])).to_vec();
+    let mut table = sample_table(Generation::default(), address, arms);
+    let [old, new] = ["v1", "v2"].map(ReleaseId::from_stored);
+    table.routes[0].split = Split::between(old, new.clone(), Weight::from_percent(10));
+    table.routes[0].steering.candidate =
+        Some(Candidate { release: new, salt: String::new(), open: true });
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_request_is_accounted_for_once() {
+        let (_, in_batches, in_counters) = accounting(10_000);
+        assert_eq!((in_batches, in_counters), (10_000, 10_000));
+    }
 
     #[test]
     fn both_parts_cost_something() {
