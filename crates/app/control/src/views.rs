@@ -198,7 +198,8 @@ fn url(service: &Service) -> Option<String> {
         Some(host) => format!("{host}:{}", route.listen.port()),
         None => route.listen.to_string(),
     };
-    Some(format!("http://{host}{}", route.path_prefix))
+    let scheme = if route.tls.is_some() { "https" } else { "http" };
+    Some(format!("{scheme}://{host}{}", route.path_prefix))
 }
 
 /// What a client is told whose request was taken in.
