@@ -106,6 +106,7 @@ impl Heard {
 }
 
 /// All state of the control plane.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Driver {
     pub(crate) book: Book,
     pub(crate) settings: Settings,
@@ -235,7 +236,9 @@ impl Driver {
         let states = self.book.services();
         if !self.fleet.is_listed() {
             // Of those that are gone nobody will ever report anything.
-            states.keys().for_each(|key| self.fleet.touch(key));
+            for key in states.keys() {
+                self.fleet.touch(key);
+            }
         }
         let before = |instance: &Instance| -> Option<InstanceHealth> {
             let pool = states.get(&instance.spec.key)?.pools.get(&instance.spec.release)?;

@@ -171,7 +171,9 @@ impl Fleet {
                 touched.push(instance.spec.key.clone());
             }
         }
-        touched.iter().for_each(|key| self.touch(key));
+        for key in &touched {
+            self.touch(key);
+        }
         self.seen.values().filter(|instance| self.needs_probing(instance)).cloned().collect()
     }
 
@@ -315,7 +317,9 @@ impl Fleet {
     pub(crate) fn stopped(&mut self, id: &InstanceId, gone: bool) {
         let seen = self.seen.get(id).map(|instance| &instance.spec.key);
         let key = seen.or_else(|| Some(&self.retiring.get(id)?.key)).cloned();
-        key.iter().for_each(|key| self.touch(key));
+        if let Some(key) = &key {
+            self.touch(key);
+        }
         if gone {
             self.retiring.remove(id);
             self.seen.remove(id);
