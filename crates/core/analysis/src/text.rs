@@ -82,6 +82,7 @@ mod tests {
         assert_eq!(percent(1.0), "100%");
         assert_eq!(percent(0.0), "0%");
         assert_eq!(percent(0.0001), "0.01%");
+        assert_eq!(["0.0524", "0.1", "1.23"], [0.0524, 0.1, 1.2345].map(plain));
         assert_eq!(seconds(0.084), "84 ms");
         assert_eq!(seconds(2.0), "2 s");
         assert_eq!(bytes(536_870_912.0), "512 MiB");
@@ -93,6 +94,10 @@ mod tests {
     fn a_number_equal_to_its_limit_keeps_it_whatever_the_rounding() {
         assert_eq!(exceeds(0.1 + 0.2, 0.3), Some(false));
         assert_eq!(exceeds(0.300_001, 0.3), Some(true));
+        // The room goes with the limit.
+        assert_eq!(exceeds(1_000.000_000_5, 1_000.0), Some(false));
+        assert_eq!(exceeds(1_000.000_002, 1_000.0), Some(true));
+        assert_eq!(exceeds(0.000_001_000_1, 0.000_001), Some(true));
         assert_eq!(exceeds(f64::NAN, 0.3), None);
         assert_eq!(exceeds(0.3, f64::INFINITY), None);
     }

@@ -7,6 +7,7 @@
 mod own_codec {
     pub(crate) const CODEC_NAME: &str = "own";
 
+    mod attacks;
     mod failures;
     mod floods;
     mod frames;

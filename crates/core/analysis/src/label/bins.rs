@@ -234,6 +234,19 @@ mod tests {
     }
 
     #[test]
+    fn a_quantile_is_the_next_edge_above_that_many_requests() {
+        let mut latency = Histogram::default();
+        (0..90).for_each(|_| latency.record(10_000));
+        (0..10).for_each(|_| latency.record(100_000));
+        let bins = Bins::of_baseline(&latency, 0, u64::MAX, &Scale::from(Slack::from_percent(0)));
+        let above = |micros| Some(lower_edge(bin_of(micros) + 1));
+        let quantiles = [0.0, 0.5, 0.9, 0.91, 1.0].map(|quantile| bins.quantile(quantile));
+        let (fast, slow) = (above(10_000), above(100_000));
+        assert_eq!(quantiles, [fast, fast, fast, slow, slow]);
+        assert_eq!(Bins::default().quantile(0.5), None);
+    }
+
+    #[test]
     fn the_data_planes_buckets_never_straddle_a_bin() {
         for micros in (0..100_000).chain((100_000..400_000_000).step_by(77_777)) {
             let upper = upper_bound(bucket_of(micros));

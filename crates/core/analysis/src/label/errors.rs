@@ -201,6 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn the_bounds_are_the_nearest_ratios_that_are_refuted() {
+        let mut errors = Errors::new(1.0, Timestamp::default());
+        for _ in 0..100 {
+            errors.observe(Timestamp::default(), Weight::from_percent(50), failed(10, 1));
+        }
+        let (low, high) = errors.interval(0.05);
+        let ratios = errors.odds.ratios();
+        let grid = 1 + BETS.len()..ratios.len();
+        let is_refuted = |index| errors.odds.ln_evidence(index, grid.clone()) >= -ln(0.05);
+        let place = |bound: Option<f64>| grid.clone().find(|index| Some(ratios[*index]) == bound);
+        let (low, high) = (place(low).unwrap(), place(high).unwrap());
+        assert!(is_refuted(low) && !is_refuted(low + 1));
+        assert!(is_refuted(high) && !is_refuted(high - 1));
+    }
+
+    #[test]
     fn the_interval_holds_the_truth_and_closes_in_on_it() {
         let mut errors = Errors::new(1.0, Timestamp::default());
         assert_eq!(errors.interval(0.05), (None, None));
