@@ -4,7 +4,8 @@ use serde_json::Value;
 use switchback_domain::Timestamp;
 use switchback_domain::metric::{Answer, Endpoint};
 
-use crate::{http, shown};
+use crate::http::{self, Page};
+use crate::shown;
 
 /// Asks once; the number is about the moment asked for.
 pub(crate) async fn ask(endpoint: &Endpoint, pointer: &str, at: Timestamp) -> Answer {
@@ -12,6 +13,10 @@ pub(crate) async fn ask(endpoint: &Endpoint, pointer: &str, at: Timestamp) -> An
         Ok(page) => page,
         Err(why) => return Answer::Failed(why),
     };
+    understand(&page, pointer, at)
+}
+
+pub(crate) fn understand(page: &Page, pointer: &str, at: Timestamp) -> Answer {
     if !page.status.is_success() {
         let said = shown(&String::from_utf8_lossy(&page.body));
         let colon = if said.is_empty() { "" } else { ": " };

@@ -1,6 +1,9 @@
 //! Metric sources over HTTP: one file per kind. What the data plane counts is not asked here: the
 //! control plane has it already.
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod json;
 mod prometheus;

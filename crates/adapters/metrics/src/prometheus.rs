@@ -38,7 +38,7 @@ fn encoded(text: &str) -> String {
     })
 }
 
-fn understand(page: &Page, at: Timestamp) -> Answer {
+pub(crate) fn understand(page: &Page, at: Timestamp) -> Answer {
     let Ok(document) = serde_json::from_slice::<Value>(&page.body) else {
         let said = shown(&String::from_utf8_lossy(&page.body));
         return Answer::Failed(format!("{}, and no JSON: {said}", page.status));

@@ -18,6 +18,7 @@ fn a_queued_rollout_starts_when_the_running_one_has_ended() {
     story.deploy("v3", &busy(BusyPolicy::Queue));
     assert_eq!((story.service.queue.len(), story.phase()), (1, "Observing".into()));
     assert_eq!(story.service.releases.len(), 3, "the one that waits is known");
+    assert_eq!(story.notes.last().map(String::as_str), Some("r3 waits for r2"));
     story.run();
     assert_eq!(story.revisions(), ["v1", "v2", "v3"]);
     assert_eq!(story.wanted(), "v3=2");
