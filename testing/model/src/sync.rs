@@ -35,14 +35,6 @@ impl AtomicU64 {
     pub(crate) fn store(&self, value: u64, order: Ordering) {
         self.0.store(value, of_counts(order));
     }
-
-    pub(crate) fn fetch_add(&self, more: u64, order: Ordering) -> u64 {
-        self.0.fetch_add(more, of_counts(order))
-    }
-
-    pub(crate) fn fetch_sub(&self, less: u64, order: Ordering) -> u64 {
-        self.0.fetch_sub(less, of_counts(order))
-    }
 }
 
 /// arc-swap: one pointer. Here it is the place in a list that only grows, so that a reader may

@@ -188,14 +188,15 @@ mod tests {
     #[test]
     fn without_an_answer_the_cap_age_decides_what_it_was() {
         let (mut cohorts, five) = (cohorts(), Weight::from_percent(5));
-        let [quick, last, late, gone] =
-            [(); 4].map(|()| cohorts.arrive(at(0), five, Arm::Candidate));
+        let [quick, last, late, later, gone] =
+            [(); 5].map(|()| cohorts.arrive(at(0), five, Arm::Candidate));
         cohorts.end(&quick, at(20), End::Unanswered);
         cohorts.end(&last, at(500), End::Unanswered);
         cohorts.end(&late, at(501), End::Unanswered);
+        cohorts.end(&later, at(502), End::Unanswered);
         cohorts.end(&gone, at(501), End::ClientGone);
         let candidate = &cohorts.close(at(502))[0].candidate;
-        assert_eq!((candidate.unanswered, candidate.unfinished), (2, 1));
+        assert_eq!((candidate.unanswered, candidate.unfinished), (2, 2));
     }
 
     #[test]

@@ -280,5 +280,7 @@ mod tests {
     fn a_ratio_of_next_to_nothing_is_no_regression() {
         let window = Arms { candidate: arm(50, 400), baseline: Some(arm(50, 100)) };
         assert!(!Measure::MeanRatio.take(2.0, &window, &window).is_broken);
+        let longer = Arms { candidate: arm(50, 1_900), baseline: Some(arm(50, 600)) };
+        assert!(!Measure::MeanRatio.take(2.0, &longer, &longer).is_broken);
     }
 }
