@@ -14,6 +14,7 @@ mod process;
 mod proxy;
 mod report;
 mod sample;
+mod scale;
 mod statistics;
 mod switch;
 mod upgrade;
@@ -44,7 +45,12 @@ pub(crate) const USAGE: &str = "  bench proxy|switch  measure us beside nginx, H
     --write             put the tables into docs/decision-engine.md
     --live              the main regressions through the shipped program, beside the simulated ones
     --seed N, --threads N, --minutes N, --runs N, --only TEXT, --from FILE, --costs, --ours,
-    --break NAME, --rounds N, --rate N, --binary FILE";
+    --break NAME, --rounds N, --rate N, --binary FILE
+
+  bench scale         the control plane with 10,000 services and 1,000 rollouts, killed and resumed
+    --quick             a tenth of it, under 60 s after the build
+    --json              print one JSON document instead of the table
+    --write             put the table into docs/reliability.md";
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,13 +63,15 @@ pub(crate) struct Options {
 
 /// Runs one benchmark: `which`, and its options.
 pub(crate) fn run(root: &Path, which: &str, arguments: &[&str]) -> Result<ExitCode> {
-    if which == "judge" {
-        return judge::run(root, arguments);
+    match which {
+        "judge" => return judge::run(root, arguments),
+        "scale" => return scale::run(root, arguments),
+        _ => {}
     }
     let bench = match which {
         "proxy" => proxy::run,
         "switch" => switch::run,
-        _ => bail!("no such benchmark: {which}; there are proxy, switch and judge"),
+        _ => bail!("no such benchmark: {which}; there are proxy, switch, judge and scale"),
     };
     let options = parse(arguments)?;
     let world = World::new(root, options.binary.as_deref(), options.quick)?;

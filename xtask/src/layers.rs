@@ -64,8 +64,11 @@ impl Layer {
             Self::Binary => {
                 &[Self::Core, Self::Ports, Self::Adapters, Self::Api, Self::App, Self::Testing]
             }
-            // The simulator is the control plane with other neighbours.
-            Self::Testing => &[Self::Core, Self::Ports, Self::Api, Self::App, Self::Testing],
+            // The simulator is the control plane with other neighbours; for the measurement of many
+            // services the journal is the one that ships.
+            Self::Testing => {
+                &[Self::Core, Self::Ports, Self::Adapters, Self::Api, Self::App, Self::Testing]
+            }
             // Benchmarks drive the real parts.
             Self::Xtask => &[Self::Core, Self::Ports, Self::Adapters, Self::App],
         }

@@ -15,17 +15,15 @@ use tokio::sync::broadcast;
 
 use crate::clock::{self, Anchor};
 use crate::record::{self, Consequences, Deed};
+use crate::replay::{each_record, highest_id, remember, replay};
 use crate::{Error, views};
 
 /// Records between two snapshots of a service: replay stays short, the journal small.
 const SNAPSHOT_EVERY: u32 = 100;
-/// Records read in one go.
-const PAGE: usize = 500;
+/// Events written in one go: what one write to the disk costs, many share.
+const BATCH_MAX: usize = 256;
 /// Events a slow listener may lag behind before it has to read the journal again.
 const BACKLOG: usize = 1024;
-
-/// Deeds that are told of; the journal has them all.
-const DEEDS_TOLD: usize = 200;
 
 /// Why an event was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +43,29 @@ pub(crate) struct Line {
 
 /// Is shown every event that was taken in: the state before it, the event, what follows from it.
 pub(crate) type Watcher = Box<dyn FnMut(&Service, &Event, &Transition, Timestamp) + Send>;
+
+/// An event that was stepped and not written yet.
+struct Taken {
+    key: ServiceKey,
+    event: Event,
+    before: Arc<Service>,
+    transition: Transition,
+    consequences: Consequences,
+    /// Whether the state after it is written as well.
+    snapshot: bool,
+}
+
+impl Taken {
+    fn record(&self, now: Timestamp) -> NewRecord {
+        record::event(&self.key.to_string(), now, &self.event, &self.consequences)
+    }
+
+    fn snapshot(&self) -> Option<journal::Snapshot> {
+        let after = &self.transition.service;
+        let service = if bug("snapshot-of-before") { &*self.before } else { after };
+        self.snapshot.then(|| record::snapshot(service))
+    }
+}
 
 /// All states, and the journal behind them.
 pub(crate) struct Book {
@@ -196,15 +217,18 @@ impl Book {
         &self.configured
     }
 
-    pub(crate) fn set_configured(
+    /// Remembers that these services were brought to these versions.
+    pub(crate) fn add_configured(
         &mut self,
         versions: BTreeMap<String, String>,
     ) -> Result<(), ApplyError> {
-        if self.configured != versions {
+        let is_news =
+            |(key, version): (&String, &String)| self.configured.get(key) != Some(version);
+        if versions.iter().any(is_news) {
             self.catch_up().map_err(ApplyError::Journal)?;
             let record = record::configured(self.now(), &versions);
             self.append("configured", &[record], &[]).map_err(ApplyError::Journal)?;
-            self.configured = versions;
+            self.configured.extend(versions);
         }
         Ok(())
     }
@@ -214,34 +238,74 @@ impl Book {
     pub(crate) fn apply(&mut self, key: &ServiceKey, event: Event) -> Result<(), ApplyError> {
         self.catch_up().map_err(ApplyError::Journal)?;
         let now = self.now();
-        let before = self.service(key);
+        let taken = self.take(key.clone(), event, now)?;
+        self.write(Vec::from_iter(taken), now).map_err(ApplyError::Journal)
+    }
+
+    /// The same for many events in their order, several in one write: those are taken over
+    /// together or not at all. What the engine refuses is left out.
+    pub(crate) fn apply_all(
+        &mut self,
+        events: Vec<(ServiceKey, Event)>,
+    ) -> Result<(), journal::Error> {
+        self.catch_up()?;
+        let now = self.now();
+        let mut batch: Vec<Taken> = Vec::new();
+        let mut keys = BTreeSet::new();
+        for (key, event) in events {
+            // A service's next event is stepped from what its last one has left.
+            if batch.len() >= BATCH_MAX || !keys.insert(key.clone()) {
+                self.write(std::mem::take(&mut batch), now)?;
+                keys = BTreeSet::from([key.clone()]);
+            }
+            batch.extend(self.take(key, event, now).ok().flatten());
+        }
+        self.write(batch, now)
+    }
+
+    /// What follows from an event; nothing if nothing does.
+    fn take(
+        &self,
+        key: ServiceKey,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Option<Taken>, Rejection> {
+        let before = self.service(&key);
         let transition = step(&before, &event, now)?;
         if transition.service == *before && transition.notes.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let consequences = Consequences::of(&transition);
-        let record = record::event(&key.to_string(), now, &event, &consequences);
-        let wall_ms = record.wall_ms;
-        let snapshots = if self.is_snapshot_due(key, &transition.notes) {
-            let service = if bug("snapshot-of-before") { &*before } else { &transition.service };
-            vec![record::snapshot(service)]
-        } else {
-            Vec::new()
-        };
-        let sequence = self.append(event.kind.name(), &[record], &snapshots);
-        let sequence = match sequence {
+        let snapshot = self.is_snapshot_due(&key, &transition.notes);
+        Ok(Some(Taken { key, event, before, transition, consequences, snapshot }))
+    }
+
+    fn write(&mut self, batch: Vec<Taken>, now: Timestamp) -> Result<(), journal::Error> {
+        let Some(first) = batch.first() else { return Ok(()) };
+        let what = if batch.len() == 1 { first.event.kind.name() } else { "several" };
+        let records: Vec<_> = batch.iter().map(|taken| taken.record(now)).collect();
+        let snapshots: Vec<_> = batch.iter().filter_map(Taken::snapshot).collect();
+        let last = match self.append(what, &records, &snapshots) {
             Err(_) if bug("act-before-persist") => self.last,
-            written => written.map_err(ApplyError::Journal)?,
+            written => written?,
         };
+        let before = last.0.saturating_sub(batch.len() as u64);
+        for ((taken, record), number) in batch.into_iter().zip(&records).zip(before + 1..) {
+            self.take_over(taken, Sequence(number), now, record.wall_ms);
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, taken: Taken, sequence: Sequence, now: Timestamp, wall_ms: u64) {
+        let Taken { key, event, before, transition, consequences, snapshot } = taken;
         let count = self.since_snapshot.entry(key.clone()).or_default();
-        *count = if snapshots.is_empty() { *count + 1 } else { 0 };
+        *count = if snapshot { 0 } else { *count + 1 };
         if let Some(watcher) = &mut self.watcher {
             watcher(&before, &event, &transition, now);
         }
         self.violations += violations(&transition.service).len() as u64;
-        self.put(key.clone(), transition.service);
+        self.put(key, transition.service);
         self.announce(sequence, wall_ms, &consequences, event);
-        Ok(())
     }
 
     fn is_snapshot_due(&self, key: &ServiceKey, notes: &[Note]) -> bool {
@@ -297,7 +361,7 @@ impl Book {
 
     fn take_in(&mut self, record: &Record) {
         if let Some(Ok(versions)) = record::read_configured(record) {
-            self.configured = versions;
+            self.configured.extend(versions);
         }
         if let Some(deed) = record::read_deed(record) {
             remember(&mut self.deeds, deed);
@@ -390,119 +454,4 @@ impl Book {
     pub(crate) fn service_of(&self, id: RolloutId) -> Option<&Service> {
         self.services.values().map(|service| &**service).find(|s| views::find(s, id).is_some())
     }
-}
-
-fn remember(deeds: &mut VecDeque<(u64, Deed)>, deed: (u64, Deed)) {
-    if deeds.len() == DEEDS_TOLD {
-        deeds.pop_front();
-    }
-    deeds.push_back(deed);
-}
-
-fn each_record(
-    journal: &dyn Journal,
-    scope: Option<&str>,
-    mut after: Sequence,
-    mut visit: impl FnMut(&Record),
-) -> Result<(), journal::Error> {
-    loop {
-        let page = journal.read(scope, after, PAGE)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = last.sequence;
-        page.iter().for_each(&mut visit);
-    }
-}
-
-/// What was read back.
-struct Replayed {
-    services: BTreeMap<ServiceKey, Service>,
-    anchor: Option<Anchor>,
-    configured: BTreeMap<String, String>,
-    deeds: VecDeque<(u64, Deed)>,
-    last: Timestamp,
-}
-
-/// Rebuilds every state from its newest snapshot and the events after it.
-fn replay(journal: &dyn Journal) -> Result<Replayed, Error> {
-    let read = |source| Error::Journal { operation: "read", source };
-    let mut replayed = Replayed {
-        services: BTreeMap::new(),
-        anchor: None,
-        configured: BTreeMap::new(),
-        deeds: VecDeque::new(),
-        last: Timestamp::default(),
-    };
-    each_record(journal, Some(record::DEEDS), Sequence(0), |found| {
-        replayed.last = replayed.last.max(found.content.at);
-        if let Some(deed) = record::read_deed(found) {
-            remember(&mut replayed.deeds, deed);
-        }
-    })
-    .map_err(read)?;
-    for snapshot in journal.snapshots().map_err(read)? {
-        let service = record::read_snapshot(&snapshot).map_err(unreadable)?;
-        let key = service.key.to_string();
-        let service = replay_service(journal, service, snapshot.sequence, &mut replayed.last)?;
-        debug_assert_eq!(key, snapshot.scope);
-        replayed.services.insert(service.key.clone(), service);
-    }
-    let mut failed = None;
-    each_record(journal, Some(record::CONTROL), Sequence(0), |found| {
-        replayed.last = replayed.last.max(found.content.at);
-        let anchor = record::read_started(found).transpose();
-        let configured = record::read_configured(found).transpose();
-        match (anchor, configured) {
-            (Err(error), _) | (_, Err(error)) => failed = Some(error),
-            (Ok(anchor), Ok(configured)) => {
-                replayed.anchor = anchor.or_else(|| replayed.anchor.take());
-                replayed.configured =
-                    configured.unwrap_or_else(|| std::mem::take(&mut replayed.configured));
-            }
-        }
-    })
-    .map_err(read)?;
-    failed.map_or(Ok(replayed), |error| Err(unreadable(error)))
-}
-
-fn unreadable(error: record::Error) -> Error {
-    Error::Record(Box::new(error))
-}
-
-fn replay_service(
-    journal: &dyn Journal,
-    mut service: Service,
-    after: Sequence,
-    last: &mut Timestamp,
-) -> Result<Service, Error> {
-    let mut failed = None;
-    let scope = service.key.to_string();
-    // The record that the snapshot was taken at is read too, for its time alone: there may be no
-    // later one, and the journal's time must not go back behind it.
-    let from = Sequence(after.0.saturating_sub(u64::from(!bug("clock-set-back"))));
-    each_record(journal, Some(&scope), from, |found| {
-        *last = (*last).max(found.content.at);
-        if found.sequence <= after {
-            return;
-        }
-        match record::read_event(found) {
-            Some(Ok(event)) => {
-                // What was written was accepted then; a rejection now would be another build's
-                // opinion, and the state simply stays.
-                if let Ok(transition) = step(&service, &event, found.content.at) {
-                    service = transition.service;
-                }
-            }
-            Some(Err(error)) => failed = Some(error),
-            None => {}
-        }
-    })
-    .map_err(|source| Error::Journal { operation: "read", source })?;
-    failed.map_or(Ok(service), |error| Err(unreadable(error)))
-}
-
-fn highest_id(service: &Service) -> u64 {
-    let ended = service.ended.iter().map(|ended| ended.rollout.request.id.0);
-    let active = service.rollout.iter().map(|rollout| rollout.request.id.0);
-    let waiting = service.queue.iter().map(|request| request.id.0);
-    ended.chain(active).chain(waiting).max().unwrap_or(0)
 }

@@ -10,7 +10,7 @@ use switchback_api::{
 use switchback_config::ServiceConfig;
 use switchback_domain::strategy::RolloutPolicy;
 use switchback_domain::workload::RouteSpec;
-use switchback_domain::{EnvironmentName, Generation, Release, ServiceKey, Split, Version};
+use switchback_domain::{EnvironmentName, Release, ServiceKey, Split, Version};
 use switchback_engine::{
     Command, EventKind, Request, RequestKind, RolloutId, Service, describe_step, plan,
 };
@@ -107,14 +107,11 @@ impl Driver {
     /// Two services that want the same requests would make a table that cannot be served, and
     /// every later one too: found now, not at the promotion.
     fn check_routes(&self, release: &Release) -> Result<(), Problem> {
-        let mut table = table::build(self.book.services(), Generation::default());
-        table.routes.retain(|route| route.service != release.key);
+        let others = self.book.services().values().filter(|other| other.key != release.key);
+        let mut routes: Vec<_> = others.filter_map(|other| table::bare_route(other)).collect();
         let new = release.workload.route.as_ref();
-        table.routes.extend(new.map(|spec| Route::new(release.key.clone(), spec, Split::none())));
-        for route in &mut table.routes {
-            (route.split, route.steering.candidate) = (Split::none(), None);
-        }
-        table.arms.clear();
+        routes.extend(new.map(|spec| Route::new(release.key.clone(), spec, Split::none())));
+        let table = Table { routes, ..Table::default() };
         table.check().map_err(|error| {
             code::CONFIG_INVALID
                 .problem(error.to_string())
@@ -145,8 +142,8 @@ impl Driver {
     }
 
     fn served_before(&self, address: SocketAddr) -> bool {
-        let table = table::build(self.book.services(), Generation::default());
-        table.routes.iter().any(|route| route.addresses().any(|own| own == address))
+        let mut routes = self.book.services().values().filter_map(|it| table::bare_route(it));
+        routes.any(|route| route.addresses().any(|own| own == address))
     }
 
     fn plan(&self, key: &ServiceKey, release: &Release, policy: &RolloutPolicy) -> Plan {
@@ -277,9 +274,8 @@ impl Driver {
     /// Remembers that a service was brought to its configured version, so that the next `up` can
     /// tell an edited version from one that was deployed since.
     fn remember(&mut self, key: &ServiceKey, version: &Version) -> Result<(), Problem> {
-        let mut configured = self.book.configured().clone();
-        configured.insert(key.to_string(), version.to_string());
-        self.book.set_configured(configured).map_err(|error| from_apply(&error))
+        let configured = BTreeMap::from([(key.to_string(), version.to_string())]);
+        self.book.add_configured(configured).map_err(|error| from_apply(&error))
     }
 
     fn up_service(

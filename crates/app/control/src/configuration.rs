@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use switchback_api::{Problem, code};
 use switchback_config::{Diagnostics, Document, ServiceConfig};
@@ -21,15 +22,19 @@ pub(crate) struct Settings {
     /// Where ordered certificates are kept.
     pub(crate) certificates: PathBuf,
     config: PathBuf,
+    /// The configuration as it was read last, with its text: reading the same again is quick.
+    last: Mutex<Option<(String, Arc<Document>)>>,
 }
 
 impl Settings {
     /// Reads the configuration for the first time.
     pub(crate) fn load(options: &Options) -> Result<Self, Error> {
-        let document = read(&options.config).map_err(|problem| {
+        let failed = |problem: Problem| {
             let lines = std::iter::once(&problem.message).chain(&problem.details).cloned();
             Error::Configuration(lines.collect::<Vec<_>>().join("\n"))
-        })?;
+        };
+        let text = read(&options.config).map_err(failed)?;
+        let document = parse(&options.config, &text).map_err(failed)?;
         let environment =
             options.environment.clone().unwrap_or_else(|| document.default_environment().clone());
         document
@@ -40,12 +45,14 @@ impl Settings {
             environment,
             certificates: options.state_dir.join(switchback_domain::acme::DIRECTORY),
             config: options.config.clone(),
+            last: Mutex::new(Some((text, Arc::new(document)))),
         })
     }
 
     /// Those of a control plane that nobody configures: the simulator's.
     pub(crate) fn fixed(project: ProjectName, environment: EnvironmentName) -> Self {
-        Self { project, environment, certificates: PathBuf::new(), config: PathBuf::new() }
+        let (certificates, config) = (PathBuf::new(), PathBuf::new());
+        Self { project, environment, certificates, config, last: Mutex::new(None) }
     }
 
     /// The services of an environment as they are configured now.
@@ -53,14 +60,8 @@ impl Settings {
         &self,
         environment: &EnvironmentName,
     ) -> Result<Vec<ServiceConfig>, Problem> {
-        let document = read(&self.config)?;
-        let found = document.environment(environment).map_err(|_| {
-            let known: Vec<_> = document.environments().map(ToString::to_string).collect();
-            code::UNKNOWN_ENVIRONMENT
-                .problem(format!("there is no environment {environment}"))
-                .hint(format!("the configuration has {}", known.join(", ")))
-        })?;
-        Ok(found.services.clone())
+        let document = self.document()?;
+        Ok(services_of(&document, environment)?.to_vec())
     }
 
     /// One service of an environment as it is configured now.
@@ -69,13 +70,28 @@ impl Settings {
         environment: &EnvironmentName,
         name: &ServiceName,
     ) -> Result<ServiceConfig, Problem> {
-        let services = self.services(environment)?;
-        let known: Vec<_> = services.iter().map(|service| service.name.to_string()).collect();
-        services.into_iter().find(|service| service.name == *name).ok_or_else(|| {
+        let document = self.document()?;
+        let services = services_of(&document, environment)?;
+        services.iter().find(|service| service.name == *name).cloned().ok_or_else(|| {
+            let known: Vec<_> = services.iter().map(|service| service.name.to_string()).collect();
             code::UNKNOWN_SERVICE
                 .problem(format!("there is no service {name}"))
                 .hint(format!("{environment} has {}", known.join(", ")))
         })
+    }
+
+    /// The configuration as it is now.
+    fn document(&self) -> Result<Arc<Document>, Problem> {
+        let text = read(&self.config)?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, document)) = last.as_ref()
+            && *known == text
+        {
+            return Ok(document.clone());
+        }
+        let document = Arc::new(parse(&self.config, &text)?);
+        *last = Some((text, document.clone()));
+        Ok(document)
     }
 
     /// Makes the release of a version, reading the files it is made from.
@@ -110,14 +126,30 @@ fn content(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-fn read(path: &Path) -> Result<Document, Problem> {
-    let shown = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+fn services_of<'a>(
+    document: &'a Document,
+    environment: &EnvironmentName,
+) -> Result<&'a [ServiceConfig], Problem> {
+    let found = document.environment(environment).map_err(|_| {
+        let known: Vec<_> = document.environments().map(ToString::to_string).collect();
+        code::UNKNOWN_ENVIRONMENT
+            .problem(format!("there is no environment {environment}"))
+            .hint(format!("the configuration has {}", known.join(", ")))
+    })?;
+    Ok(&found.services)
+}
+
+fn read(path: &Path) -> Result<String, Problem> {
+    std::fs::read_to_string(path).map_err(|error| {
         code::CONFIG_UNREADABLE
             .problem(format!("cannot read {}: {error}", path.display()))
             .hint("`switchback init` writes a first one")
-    })?;
-    switchback_config::parse(&text, &shown).map_err(|mistakes| mistakes_problem(&mistakes))
+    })
+}
+
+fn parse(path: &Path, text: &str) -> Result<Document, Problem> {
+    let shown = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    switchback_config::parse(text, &shown).map_err(|mistakes| mistakes_problem(&mistakes))
 }
 
 fn mistakes_problem(mistakes: &Diagnostics) -> Problem {

@@ -339,16 +339,14 @@ impl Driver {
     }
 
     pub(crate) fn acknowledge(&mut self, shifts: &BTreeMap<ServiceKey, u64>) {
-        for (key, shift) in shifts {
-            let waits = self
-                .book
-                .services()
-                .get(key)
-                .is_some_and(|service| service.traffic.acknowledged < *shift);
-            if waits {
-                self.apply(key, EventKind::TrafficAcknowledged { shift: *shift });
-            }
-        }
+        let states = self.book.services();
+        let waits = |key: &ServiceKey, shift: u64| {
+            states.get(key).is_some_and(|service| service.traffic.acknowledged < shift)
+        };
+        let open = shifts.iter().filter(|(key, shift)| waits(key, **shift));
+        let event = |shift: &u64| EventKind::TrafficAcknowledged { shift: *shift };
+        let events = open.map(|(key, shift)| (key.clone(), event(shift))).collect();
+        self.apply_all(events);
     }
 
     /// The order of writes to the runtime. Writes about one instance follow each other, those

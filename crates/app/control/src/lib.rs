@@ -23,6 +23,7 @@ mod operations;
 mod order;
 mod problem;
 mod record;
+mod replay;
 mod settle;
 mod table;
 mod tasks;

@@ -1,21 +1,21 @@
 //! What follows from what is known: tells the engine the news, then brings the world closer to
 //! what the states call for. Level-triggered: after a crash the same code finds the same gaps.
 
-use std::collections::{BTreeSet, HashSet};
+mod instances;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use switchback_api::RolloutEvent;
 use switchback_domain::seeded::bug;
 use switchback_domain::strategy::Hook;
 use switchback_domain::template::{Variables, render};
-use switchback_domain::{
-    InstanceHealth, InstanceId, InstanceReport, ReleaseId, ServiceKey, Timestamp, Weight,
-};
+use switchback_domain::{InstanceHealth, InstanceReport, ReleaseId, ServiceKey, Timestamp, Weight};
 use switchback_engine::{
     Counts, Effect, Event, EventKind, Pool, Rollout, RolloutId, Service, outstanding, wakes_at,
 };
 use switchback_ports::journal;
-use switchback_ports::runtime::{Instance, InstanceSpec};
+use switchback_ports::runtime::Instance;
 
 use crate::book::ApplyError;
 use crate::clock::Instant;
@@ -34,8 +34,6 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Rounds of consequences settled in one go; each round moves something, so few are needed.
 const ROUNDS_MAX: usize = 20;
-/// Time given to stop a service that nobody knows any more.
-const DRAIN_UNKNOWN: Duration = Duration::from_secs(30);
 
 impl Driver {
     /// Settles everything that can be settled now.
@@ -75,8 +73,7 @@ impl Driver {
         }
         let result = self.book.recover();
         if let Err(error) = &result {
-            self.journal_rests_until = Some(Instant::now() + JOURNAL_RESTS);
-            self.fenced |= matches!(error, journal::Error::Fenced { .. });
+            self.journal_failed(error);
         }
         result.is_ok()
     }
@@ -93,13 +90,37 @@ impl Driver {
         key: &ServiceKey,
         kind: EventKind,
     ) -> Result<(), ApplyError> {
-        let counts = if matches!(kind, EventKind::Ticked) { None } else { self.counts(key) };
-        let result = self.book.apply(key, Event { kind, counts });
+        let event = self.counted_event(key, kind);
+        let result = self.book.apply(key, event);
         if let Err(ApplyError::Journal(error)) = &result {
-            self.journal_rests_until = Some(Instant::now() + JOURNAL_RESTS);
-            self.fenced |= matches!(error, journal::Error::Fenced { .. });
+            self.journal_failed(error);
         }
         result
+    }
+
+    /// Applies events in their order, many in one write. Says whether all were taken (or no news).
+    pub(crate) fn apply_all(&mut self, events: Vec<(ServiceKey, EventKind)>) -> bool {
+        let event = |(key, kind): (ServiceKey, EventKind)| {
+            let event = self.counted_event(&key, kind);
+            (key, event)
+        };
+        let events = events.into_iter().map(event).collect();
+        let result = self.book.apply_all(events);
+        if let Err(error) = &result {
+            self.journal_failed(error);
+        }
+        result.is_ok()
+    }
+
+    /// The event with the candidate's figures; where only time has passed, they are no news.
+    fn counted_event(&mut self, key: &ServiceKey, kind: EventKind) -> Event {
+        let counts = if matches!(kind, EventKind::Ticked) { None } else { self.counts(key) };
+        Event { kind, counts }
+    }
+
+    fn journal_failed(&mut self, error: &journal::Error) {
+        self.journal_rests_until = Some(Instant::now() + JOURNAL_RESTS);
+        self.fenced |= matches!(error, journal::Error::Fenced { .. });
     }
 
     /// What the active candidate has answered so far.
@@ -120,31 +141,40 @@ impl Driver {
         let (now, before) = (self.now(), self.book.changes());
         let mut keys = self.fleet.untold().clone();
         keys.extend(self.due(now));
+        let (mut events, mut told) = (Vec::new(), Vec::new());
         for key in keys {
-            if self.tell_pools_of(&key, now) {
-                self.fleet.told(&key);
-            }
+            let is_all = self.collect_news(&key, now, &mut events);
+            told.extend(is_all.then_some(key));
+        }
+        if self.apply_all(events) {
+            told.iter().for_each(|key| self.fleet.told(key));
         }
         self.book.changes() != before && !self.journal_rests()
     }
 
-    /// Tells the engine about a service's instances. Says whether it knows everything now.
-    fn tell_pools_of(&mut self, key: &ServiceKey, now: Timestamp) -> bool {
+    /// What the engine does not know about a service's instances. Says whether that is all there
+    /// is to tell.
+    fn collect_news(
+        &mut self,
+        key: &ServiceKey,
+        now: Timestamp,
+        events: &mut Vec<(ServiceKey, EventKind)>,
+    ) -> bool {
+        let service = self.book.service(key);
+        let at_once = is_due(&service, now);
         let mut releases: BTreeSet<ReleaseId> = self.fleet.releases_of(key);
-        releases.extend(self.book.service(key).pools.keys().cloned());
-        let mut all_told = true;
+        releases.extend(service.pools.keys().cloned());
+        let mut is_all = true;
         for release in releases {
-            let service = self.book.service(key);
-            let at_once = is_due(&service, now);
-            all_told &= match self.fleet.news(&service, &release, at_once) {
-                News::Known => true,
-                News::Later => false,
+            match self.fleet.news(&service, &release, at_once) {
+                News::Known => {}
+                News::Later => is_all = false,
                 News::Now(instances) => {
-                    self.apply(key, EventKind::PoolObserved { release, instances })
+                    events.push((key.clone(), EventKind::PoolObserved { release, instances }));
                 }
-            };
+            }
         }
-        all_told
+        is_all
     }
 
     /// When states want to be looked at again.
@@ -161,15 +191,15 @@ impl Driver {
     /// Tells services whose time has come. Says whether that moved one.
     pub(crate) fn tick(&mut self) -> bool {
         let before = self.book.changes();
-        for key in self.due(self.now()) {
-            self.apply(&key, EventKind::Ticked);
-        }
+        let due = self.due(self.now()).into_iter();
+        self.apply_all(due.map(|key| (key, EventKind::Ticked)).collect());
         self.book.changes() != before
     }
 
     /// Publishes what is wanted. Says whether the engine learned of an acknowledgement.
     fn settle_traffic(&mut self) -> bool {
-        match self.publisher.next(self.book.services(), self.book.changes()) {
+        self.note_changed();
+        match self.publisher.next(self.book.services()) {
             Next::Wait => false,
             Next::Served(shifts) => {
                 let before = self.book.changes();
@@ -186,86 +216,9 @@ impl Driver {
     /// Takes over which services' states have changed.
     fn note_changed(&mut self) {
         let changed = self.book.take_changed();
+        self.publisher.changed(changed.iter().cloned());
         self.unattended.extend(changed.iter().cloned());
         self.unsettled.extend(changed);
-    }
-
-    fn settle_instances(&mut self) {
-        self.note_changed();
-        let mut keys = std::mem::take(&mut self.unsettled);
-        keys.extend(self.fleet.take_unsettled());
-        for key in keys {
-            self.settle_instances_of(&key);
-        }
-        self.stop_unwanted();
-    }
-
-    fn settle_instances_of(&mut self, key: &ServiceKey) {
-        let mut wanted = HashSet::new();
-        let mut to_start = Vec::new();
-        let service = self.book.service(key);
-        for (release, pool) in &service.pools {
-            wanted.extend((0..pool.desired).map(|n| InstanceId::new(key, release, n)));
-            let Some(known) = service.releases.get(release) else { continue };
-            for id in self.fleet.missing(key, release, pool.desired) {
-                to_start.push(InstanceSpec {
-                    id,
-                    project: self.settings.project.clone(),
-                    key: key.clone(),
-                    release: release.clone(),
-                    version: known.version.clone(),
-                    workload: known.workload.clone(),
-                });
-            }
-        }
-        for spec in to_start {
-            self.start(spec);
-        }
-        self.fleet.settle(key, &wanted);
-    }
-
-    fn start(&mut self, spec: InstanceSpec) {
-        self.fleet.start_ordered(&spec.key, &spec.id);
-        let generation = self.generation();
-        self.orders.push(Order::Start { spec: Box::new(spec), generation });
-    }
-
-    fn stop_unwanted(&mut self) {
-        let (publisher, heard) = (&self.publisher, self.heard.as_ref());
-        let states = self.book.services();
-        let drain_timeout = |instance: &Instance| {
-            let service = states.get(&instance.spec.key);
-            let policy = service.and_then(|service| {
-                let active = service.rollout.as_ref().map(|rollout| &rollout.request.policy);
-                active.or_else(|| service.stable().map(|stable| &stable.policy))
-            });
-            policy.map_or(DRAIN_UNKNOWN, |policy| policy.drain_timeout)
-        };
-        let in_flight = |id: &InstanceId| {
-            let heard = heard.filter(|h| publisher.is_current(&h.report, h.received))?;
-            Some(heard.in_flight(id))
-        };
-        let due = self.fleet.due_stops(|id| publisher.excludes(id), in_flight, drain_timeout);
-        for (id, cut) in due {
-            self.stop(id, cut);
-        }
-    }
-
-    fn stop(&mut self, id: InstanceId, cut: u64) {
-        if cut > 0 {
-            self.note_cut(&id, cut);
-        }
-        let generation = self.generation();
-        self.orders.push(Order::Stop { id, generation });
-    }
-
-    /// Requests that did not end within the drain timeout are cut, and that is said.
-    fn note_cut(&self, id: &InstanceId, cut: u64) {
-        let Some(instance) = self.fleet.instance(id) else { return };
-        let Some(service) = self.book.services().get(&instance.spec.key) else { return };
-        let Some(rollout) = &service.rollout else { return };
-        let text = format!("{id}: {cut} requests still on their way after the drain timeout");
-        self.announce(service, rollout, "note", text);
     }
 
     /// Sees to the effects that are neither instances nor traffic, where the state or the figures

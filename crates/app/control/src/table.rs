@@ -1,33 +1,42 @@
 //! From the states of all services to the one route table. Pure.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use switchback_domain::route::{Destination, RouteMode};
 use switchback_domain::seeded::bug;
+use switchback_domain::workload::RouteSpec;
 use switchback_domain::{
     Generation, InstanceHealth, InstanceId, Release, ReleaseId, ServiceKey, Split, Weight,
 };
 use switchback_engine::{Phase, Pool, Rollout, Service};
 use switchback_routing::{Arm, ArmId, Candidate, Endpoint, Route, Table};
 
-/// The table that the states call for. Versions being stopped stay in it as arms without
+/// What one service adds to the table. Versions being stopped stay in it as arms without
 /// endpoints: nothing new goes there, and what is on its way is still counted.
-pub(crate) fn build(
-    services: &BTreeMap<ServiceKey, Arc<Service>>,
-    generation: Generation,
-) -> Table {
-    let mut table = Table { generation, ..Table::default() };
-    for service in services.values() {
-        let arms: Vec<Arm> = service
-            .pools
-            .iter()
-            .filter_map(|(release, pool)| arm(service, release, pool))
-            .collect();
-        table.routes.extend(route(service, &arms));
-        table.arms.extend(arms);
+#[derive(Debug, PartialEq)]
+pub(crate) struct Part {
+    route: Option<Route>,
+    arms: Vec<Arm>,
+}
+
+impl Part {
+    /// What the state calls for.
+    pub(crate) fn of(service: &Service) -> Self {
+        let pools = service.pools.iter();
+        let arms = pools.filter_map(|(release, pool)| arm(service, release, pool));
+        let arms: Vec<Arm> = arms.collect();
+        Self { route: route(service, &arms), arms }
     }
-    let reachable: Vec<_> = table.routes.iter().map(|route| route.service.clone()).collect();
+}
+
+/// The table made of these parts.
+pub(crate) fn assemble<'a>(parts: impl Iterator<Item = &'a Part>, generation: Generation) -> Table {
+    let mut table = Table { generation, ..Table::default() };
+    for part in parts {
+        table.routes.extend(part.route.clone());
+        table.arms.extend(part.arms.iter().cloned());
+    }
+    let reachable: BTreeSet<_> = table.routes.iter().map(|route| route.service.clone()).collect();
     for route in &mut table.routes {
         if !is_possible(&route.steering.mode, &route.service, &reachable, &table.arms) {
             route.steering.mode = RouteMode::Serve;
@@ -53,7 +62,7 @@ pub(crate) fn of_files(release: &Release) -> Option<Table> {
 fn is_possible(
     mode: &RouteMode,
     service: &ServiceKey,
-    reachable: &[ServiceKey],
+    reachable: &BTreeSet<ServiceKey>,
     arms: &[Arm],
 ) -> bool {
     match mode {
@@ -103,11 +112,8 @@ fn endpoints(key: &ServiceKey, release: &ReleaseId, pool: &Pool) -> Vec<Endpoint
 /// Which requests the service takes comes from the stable release until the candidate is promoted;
 /// how they are shared meanwhile, from the candidate.
 fn route(service: &Service, arms: &[Arm]) -> Option<Route> {
-    let stable = service.stable().map(|stable| &stable.release);
     let rollout = service.rollout.as_ref();
-    let serving = stable.or_else(|| rollout.map(Rollout::candidate))?;
-    let release = service.releases.get(serving)?;
-    let spec = release.workload.route.as_ref()?;
+    let spec = spec_of(service)?;
     let split = effective_split(&service.traffic.split, arms);
     let mut route = Route::new(service.key.clone(), spec, split);
     route.steering.mode = service.mode();
@@ -122,6 +128,17 @@ fn route(service: &Service, arms: &[Arm]) -> Option<Route> {
         });
     }
     Some(route)
+}
+
+fn spec_of(service: &Service) -> Option<&RouteSpec> {
+    let stable = service.stable().map(|stable| &stable.release);
+    let serving = stable.or_else(|| service.rollout.as_ref().map(Rollout::candidate))?;
+    service.releases.get(serving)?.workload.route.as_ref()
+}
+
+/// Which requests a service takes, whoever answers them.
+pub(crate) fn bare_route(service: &Service) -> Option<Route> {
+    Some(Route::new(service.key.clone(), spec_of(service)?, Split::none()))
 }
 
 /// Whether requests may ask for the candidate: it passed the checks before its first share, and
@@ -165,6 +182,8 @@ fn effective_split(decided: &Split<ReleaseId>, arms: &[Arm]) -> Split<ReleaseId>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use switchback_domain::route::{Affinity, RequestMatch, RouteRules};
     use switchback_domain::{InstanceReport, Release, Timestamp, Workload};
     use switchback_engine::{EventKind, Request, RequestKind, RolloutId};
@@ -191,8 +210,7 @@ mod tests {
     }
 
     fn table_of(service: Service) -> Table {
-        let services = BTreeMap::from([(service.key.clone(), Arc::new(service))]);
-        build(&services, Generation::default())
+        assemble([Part::of(&service)].iter(), Generation::default())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Publishing route tables: one at a time, in order, until the data plane serves what is wanted.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use switchback_ports::data_plane::{Error, Report};
 use switchback_routing::{Route, Table};
 
 use crate::clock::Instant;
-use crate::table;
+use crate::table::{self, Part};
 
 /// Pause before a refused or unanswered table is published again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
@@ -26,8 +26,18 @@ pub type Shifts = BTreeMap<ServiceKey, u64>;
 pub(crate) struct Publisher {
     epoch: Epoch,
     generation: Generation,
+    /// What each service adds to the table, as far as it was asked.
+    parts: BTreeMap<ServiceKey, Part>,
+    /// Counts the changes of the parts.
+    revision: u64,
+    /// Services whose states have changed since.
+    stale: BTreeSet<ServiceKey>,
+    /// Services with a decision that is not known to hold.
+    open: BTreeSet<ServiceKey>,
     /// What is known to be served; unknown while an answer may have been lost.
     served: Option<Served>,
+    /// The revision of the parts that the last table was made of.
+    sent: u64,
     /// Instances in the table that was sent and not answered yet: it may be served already.
     on_its_way: Option<HashSet<InstanceId>>,
     failed: Option<(String, Instant)>,
@@ -41,7 +51,7 @@ pub(crate) struct Publisher {
 /// A table that is in force.
 struct Served {
     table: Table,
-    /// It was what the states wanted when so many had been taken over.
+    /// It is what the states wanted when the parts had this revision, as far as is known.
     fits: Option<u64>,
     instances: HashSet<InstanceId>,
     since: Instant,
@@ -64,7 +74,12 @@ impl Publisher {
             challenges: BTreeMap::new(),
             epoch,
             generation: Generation::first(epoch),
+            parts: BTreeMap::new(),
+            revision: 0,
+            stale: BTreeSet::new(),
+            open: BTreeSet::new(),
             served: None,
+            sent: 0,
             on_its_way: None,
             failed: None,
             incarnation: None,
@@ -76,34 +91,60 @@ impl Publisher {
         self.epoch = epoch;
     }
 
-    /// Compares what the states want with what is served. `changes` counts the states taken over.
-    pub(crate) fn next(
-        &mut self,
-        services: &BTreeMap<ServiceKey, Arc<Service>>,
-        changes: u64,
-    ) -> Next {
+    /// The states of these services have changed.
+    pub(crate) fn changed(&mut self, keys: impl Iterator<Item = ServiceKey>) {
+        self.stale.extend(keys);
+    }
+
+    /// Compares what the states want with what is served.
+    pub(crate) fn next(&mut self, services: &BTreeMap<ServiceKey, Arc<Service>>) -> Next {
         let waits = self.failed.as_ref().is_some_and(|(_, at)| at.elapsed() < PUBLISH_AGAIN);
-        let fits = self.served.as_ref().is_some_and(|served| served.fits == Some(changes));
-        if self.on_its_way.is_some() || waits || fits {
+        if self.on_its_way.is_some() || waits {
             return Next::Wait;
         }
-        let open = services.iter().filter(|(_, service)| !service.traffic.is_acknowledged());
-        let shifts: Shifts = open.map(|(key, s)| (key.clone(), s.traffic.shift)).collect();
-        let mut wanted = table::build(services, self.generation);
+        for key in std::mem::take(&mut self.stale) {
+            self.freshen(key, services);
+        }
+        let fits = self.served.as_ref().is_some_and(|served| served.fits == Some(self.revision));
+        if fits && self.open.is_empty() {
+            return Next::Wait;
+        }
+        let open = self.open.iter().filter_map(|key| services.get_key_value(key));
+        let shifts = open.map(|(key, service)| (key.clone(), service.traffic.shift)).collect();
+        if fits {
+            return Next::Served(shifts);
+        }
+        let mut wanted = table::assemble(self.parts.values(), self.generation);
         let encrypted = wanted.routes.iter_mut().filter_map(|route| route.tls.as_mut());
         encrypted.for_each(|tls| tls.keep_in(&self.certificates));
         wanted.challenges.clone_from(&self.challenges);
         if let Some(served) = self.served.as_mut()
             && same_content(&served.table, &wanted)
         {
-            served.fits = shifts.is_empty().then_some(changes);
+            served.fits = Some(self.revision);
             return Next::Served(shifts);
         }
+        self.sent = self.revision;
         if !bug("generation-kept") {
             self.generation = self.generation.next_in(self.epoch);
         }
         self.on_its_way = Some(instances(&wanted));
         Next::Publish(Table { generation: self.generation, ..wanted }, shifts)
+    }
+
+    /// Looks anew at what a service adds to the table.
+    fn freshen(&mut self, key: ServiceKey, services: &BTreeMap<ServiceKey, Arc<Service>>) {
+        let Some(service) = services.get(&key) else { return };
+        if service.traffic.is_acknowledged() {
+            self.open.remove(&key);
+        } else {
+            self.open.insert(key.clone());
+        }
+        let part = Part::of(service);
+        if self.parts.get(&key) != Some(&part) {
+            self.revision += 1;
+            self.parts.insert(key, part);
+        }
     }
 
     /// A publication ended. Returns whether the table is served now. Without an answer nobody knows
@@ -113,7 +154,11 @@ impl Publisher {
         let instances = self.on_its_way.take().unwrap_or_else(|| instances(&table));
         self.failed = result.as_ref().err().map(|error| (error.to_string(), now));
         match result {
-            Ok(_) => self.served = Some(Served { table, fits: None, instances, since: now }),
+            Ok(_) => {
+                // An answer may be about an earlier table than the one that was sent last.
+                let fits = (table.generation == self.generation).then_some(self.sent);
+                self.served = Some(Served { table, fits, instances, since: now });
+            }
             Err(Error::Refused(_)) => {}
             Err(_) if bug("unanswered-is-unserved") => {}
             Err(Error::Unavailable(_) | Error::Fenced { .. }) => self.served = None,
@@ -188,9 +233,7 @@ impl Publisher {
 
     /// Something else than a state calls for another table.
     fn look_again(&mut self) {
-        if let Some(served) = self.served.as_mut() {
-            served.fits = None;
-        }
+        self.revision += 1;
     }
 
     /// Whether somebody who comes in plain text is answered.

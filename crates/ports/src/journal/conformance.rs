@@ -18,7 +18,7 @@ pub trait Place {
 
 /// Runs every case, each on a place of its own; panics at the first broken promise.
 pub fn check(new_place: impl Fn() -> Box<dyn Place>) {
-    let cases: [fn(&dyn Place); 9] = [
+    let cases: [fn(&dyn Place); 10] = [
         begins_empty,
         gives_back_what_was_appended,
         appends_all_or_nothing,
@@ -26,6 +26,7 @@ pub fn check(new_place: impl Fn() -> Box<dyn Place>) {
         fences_earlier_and_unknown_epochs,
         reads_pages_and_scopes,
         replaces_and_stamps_snapshots,
+        a_write_without_an_answer_is_found,
         chains_hashes,
         finds_a_changed_record,
     ];
@@ -141,6 +142,19 @@ fn replaces_and_stamps_snapshots(place: &dyn Place) {
     assert_eq!(journal.snapshots().unwrap(), [snapshot("a", 3, b"a3"), snapshot("b", 1, b"b1")]);
     assert_eq!(journal.append(epoch, &[], &[snapshot("b", 0, b"b3")]).unwrap(), Sequence(3));
     assert_eq!(journal.snapshots().unwrap()[1], snapshot("b", 3, b"b3"));
+}
+
+/// The answer to a write may be lost: whoever reads from where it last knew finds out, also through
+/// a journal that was open before.
+fn a_write_without_an_answer_is_found(place: &dyn Place) {
+    let (mut writer, reader) = (place.open(), place.open());
+    let epoch = writer.begin_epoch().unwrap();
+    let last = writer.append(epoch, &[record("a", 1)], &[]).unwrap();
+    let _ = writer.append(epoch, &[record("a", 2), record("b", 3)], &[]);
+    drop(writer);
+    let found = reader.read(None, last, 10).unwrap();
+    assert!(found.iter().map(|record| record.sequence.0).eq([2, 3]));
+    assert!(found.iter().all(|record| record.epoch == epoch));
 }
 
 fn chains_hashes(place: &dyn Place) {

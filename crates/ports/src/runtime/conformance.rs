@@ -70,7 +70,28 @@ pub async fn check(runtime: &dyn Runtime, spec: &(dyn Fn(u32) -> InstanceSpec + 
     commands_run_beside_an_instance(runtime, &spec(5)).await;
     changes_are_announced(runtime, &spec(6)).await;
     unknown_instances_are_unknown(runtime, &spec(7)).await;
-    an_older_writer_is_fenced(runtime, &spec(8)).await;
+    a_command_that_does_not_end_fails_in_time(runtime, &spec(8)).await;
+    a_start_nobody_waited_for_is_no_failure(runtime, &spec(9)).await;
+    an_older_writer_is_fenced(runtime, &spec(10)).await;
+}
+
+/// Runs the checks of a runtime that ended and of the next one at the same place, which `again`
+/// opens. Both are there at once: the first is never asked again.
+///
+/// # Panics
+/// When the runtime breaks its contract.
+pub async fn check_adoption(first: &dyn Runtime, again: &dyn Runtime, spec: &InstanceSpec) {
+    first.ensure_running(spec, generation(1)).await.expect("it can be started");
+    let before = wait_for(first, &spec.id, runs).await;
+    let adopted = wait_for(again, &spec.id, runs).await;
+    assert_eq!(adopted, before, "the same process, as it was asked for");
+    again.ensure_running(spec, generation(2)).await.expect("it runs");
+    assert_eq!(wait_for(again, &spec.id, runs).await, before, "nothing was started");
+    let refused = again.ensure_stopped(&spec.id, Generation::first(Epoch(0))).await;
+    let is_fenced = matches!(refused, Err(Error::Fenced { .. }));
+    assert!(is_fenced, "what the first one had seen is remembered: {refused:?}");
+    again.ensure_stopped(&spec.id, generation(2)).await.expect("it can be stopped");
+    assert_eq!(find(again, &spec.id).await, None);
 }
 
 fn generation(counter: u64) -> Generation {
@@ -218,6 +239,24 @@ async fn commands_run_beside_an_instance(runtime: &dyn Runtime, spec: &InstanceS
         let result = runtime.execute(&spec.id, &argv, PATIENCE).await.expect("it can run");
         assert_eq!(result.passed, passes, "{program}: {}", result.detail);
     }
+    stop(runtime, &spec.id).await;
+}
+
+async fn a_command_that_does_not_end_fails_in_time(runtime: &dyn Runtime, spec: &InstanceSpec) {
+    run(runtime, spec).await;
+    let argv = ["sleep".to_owned(), "1000".to_owned()];
+    let call = runtime.execute(&spec.id, &argv, LOOK_AGAIN);
+    let result = tokio::time::timeout(PATIENCE, call).await.expect("it is given up");
+    assert!(result.is_ok_and(|result| !result.passed), "too late is failed");
+    stop(runtime, &spec.id).await;
+}
+
+/// The answer may be lost; what was asked for may have happened. Asking again finds out.
+async fn a_start_nobody_waited_for_is_no_failure(runtime: &dyn Runtime, spec: &InstanceSpec) {
+    let call = runtime.ensure_running(spec, generation(1));
+    let _ = tokio::time::timeout(Duration::ZERO, call).await;
+    let found = run(runtime, spec).await;
+    assert_eq!((found.restarts, found.last_exit), (0, None), "started once");
     stop(runtime, &spec.id).await;
 }
 

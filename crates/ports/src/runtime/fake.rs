@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,11 +21,12 @@ use super::{
 const FIRST_PORT: u16 = 20_000;
 
 /// The fake. Starts, stops and restarts happen at once; `execute` passes unless the program is
-/// `false`, or [`FakeRuntime::answer_execute`] says otherwise.
-#[derive(Debug, Default)]
+/// `false` or `sleep` (which never ends in time), or [`FakeRuntime::answer_execute`] says
+/// otherwise. A clone is another runtime at the same place.
+#[derive(Debug, Clone, Default)]
 pub struct FakeRuntime {
-    world: Mutex<World>,
-    changed: Notify,
+    world: Arc<Mutex<World>>,
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -232,7 +233,7 @@ impl Runtime for FakeRuntime {
     ) -> Result<ProbeResult, Error> {
         let world = self.world();
         world.known(id)?;
-        let passed = argv.first().is_some_and(|program| program != "false");
+        let passed = argv.first().is_some_and(|program| program != "false" && program != "sleep");
         let detail = format!("exit code {}", u8::from(!passed));
         let answer = world.answers.get(id).cloned();
         Ok(answer.unwrap_or(ProbeResult { passed, detail }))
@@ -270,6 +271,9 @@ mod tests {
         let command = ["server".to_owned()];
         let runtime = FakeRuntime::default();
         conformance::check(&runtime, &|ordinal| conformance::spec(&command, ordinal)).await;
+        let runtime = FakeRuntime::default();
+        let spec = conformance::spec(&command, 0);
+        conformance::check_adoption(&runtime, &runtime.clone(), &spec).await;
     }
 
     #[tokio::test]
