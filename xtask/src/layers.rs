@@ -61,12 +61,9 @@ impl Layer {
             Self::Core | Self::Ports | Self::Api => &[Self::Core],
             Self::Adapters => &[Self::Core, Self::Ports],
             Self::App => &[Self::Core, Self::Ports, Self::Api],
-            Self::Binary => {
-                &[Self::Core, Self::Ports, Self::Adapters, Self::Api, Self::App, Self::Testing]
-            }
             // The simulator is the control plane with other neighbours; for the measurement of many
             // services the journal is the one that ships.
-            Self::Testing => {
+            Self::Binary | Self::Testing => {
                 &[Self::Core, Self::Ports, Self::Adapters, Self::Api, Self::App, Self::Testing]
             }
             // Benchmarks drive the real parts.

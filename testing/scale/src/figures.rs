@@ -1,5 +1,6 @@
 //! The figures beside their goals: a table for people, a document for programs.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -106,7 +107,8 @@ impl Figures {
                 None => "",
             };
             let value = if unit == "cores" { format!("{value:.2}") } else { format!("{value:.0}") };
-            text += &format!("| {} | {value} {unit} | {goal} | {said} |\n", row.what);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "| {} | {value} {unit} | {goal} | {said} |", row.what);
         }
         text
     }

@@ -147,7 +147,9 @@ impl Driver {
             told.extend(is_all.then_some(key));
         }
         if self.apply_all(events) {
-            told.iter().for_each(|key| self.fleet.told(key));
+            for key in &told {
+                self.fleet.told(key);
+            }
         }
         self.book.changes() != before && !self.journal_rests()
     }

@@ -209,16 +209,16 @@ mod tests {
         service
     }
 
-    fn table_of(service: Service) -> Table {
-        assemble([Part::of(&service)].iter(), Generation::default())
+    fn table_of(service: &Service) -> Table {
+        assemble([Part::of(service)].iter(), Generation::default())
     }
 
     #[test]
     fn an_instance_that_is_to_go_gets_nothing_new() {
         let mut service = service(&[("v1", InstanceHealth::Ready)]);
-        assert_eq!(table_of(service.clone()).arms[0].endpoints.len(), 1);
+        assert_eq!(table_of(&service).arms[0].endpoints.len(), 1);
         service.pools.values_mut().for_each(|pool| pool.desired = 0);
-        assert!(table_of(service).arms[0].endpoints.is_empty());
+        assert!(table_of(&service).arms[0].endpoints.is_empty());
     }
 
     #[test]
@@ -228,16 +228,16 @@ mod tests {
         let (old, new) = (release("v1").id, release("v2").id);
         service.traffic.split = Split::between(old.clone(), new, Weight::from_percent(5));
         service.revisions.push(Arc::new(crate::testing::revision(&old)));
-        let table = table_of(service);
+        let table = table_of(&service);
         assert_eq!(table.routes[0].split, Split::all(old));
     }
 
     #[test]
     fn the_last_resort_is_an_instance_that_was_ready() {
         for health in [InstanceHealth::Unready, InstanceHealth::Exited] {
-            assert_eq!(table_of(service(&[("v1", health)])).arms[0].endpoints.len(), 1);
+            assert_eq!(table_of(&service(&[("v1", health)])).arms[0].endpoints.len(), 1);
         }
-        let starting = table_of(service(&[("v1", InstanceHealth::Starting)]));
+        let starting = table_of(&service(&[("v1", InstanceHealth::Starting)]));
         assert!(starting.arms[0].endpoints.is_empty());
     }
 
@@ -279,7 +279,7 @@ mod tests {
             let (old, weight) = (release("v1").id, Weight::from_percent(weight));
             service.traffic.split = Split::between(old, candidate.clone(), weight);
             service.rollout.as_mut().unwrap().phase = phase;
-            let table = table_of(service.clone());
+            let table = table_of(&service);
             let found = table.routes[0].steering.candidate.clone().unwrap();
             assert_eq!((&found.release, found.salt.as_str()), (&candidate, "r7"));
             found.open
@@ -289,7 +289,7 @@ mod tests {
         assert!(open(Phase::Provisioning, 5), "for the next step");
         assert!(!open(Phase::RollingBack, 5));
         service.rollout.as_mut().unwrap().promoted = true;
-        assert_eq!(table_of(service).routes[0].steering.candidate, None);
+        assert_eq!(table_of(&service).routes[0].steering.candidate, None);
     }
 
     #[test]
@@ -300,10 +300,10 @@ mod tests {
             ..RouteRules::default()
         };
         let mut service = rolling_out(ruled("v2", rules));
-        let steering = table_of(service.clone()).routes[0].steering.clone();
+        let steering = table_of(&service).routes[0].steering.clone();
         assert_eq!(steering.rules.affinity, Some(Affinity::SourceIp));
         assert!(steering.rules.matches.is_empty());
         service.rollout = None;
-        assert!(table_of(service).routes[0].steering.is_default());
+        assert!(table_of(&service).routes[0].steering.is_default());
     }
 }
