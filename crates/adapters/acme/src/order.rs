@@ -119,7 +119,10 @@ async fn attempt(
         match order.poll_ready(&PATIENCE).await {
             Ok(OrderStatus::Ready) => {}
             Ok(_) => return Err(why_not(&mut order, None).await),
-            Err(Error::Api(problem)) => return Err(why_not(&mut order, Some(&problem)).await),
+            Err(error @ Error::Api(_)) => match Failed::from(error) {
+                Failed::Why(whole) => return Err(why_not(&mut order, Some(whole)).await),
+                begin_again @ (Failed::AccountGone | Failed::BadNonce) => return Err(begin_again),
+            },
             Err(other) => return Err(other.into()),
         }
     }
@@ -195,7 +198,7 @@ async fn ask_to_look(order: &mut Order) -> Result<(), Failed> {
 }
 
 /// What the authority did not like, name by name; else what it said of the whole.
-async fn why_not(order: &mut Order, whole: Option<&Problem>) -> Failed {
+async fn why_not(order: &mut Order, whole: Option<String>) -> Failed {
     let mut words = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
@@ -210,7 +213,7 @@ async fn why_not(order: &mut Order, whole: Option<&Problem>) -> Failed {
     }
     if words.is_empty() {
         let silent = || "the authority refuses, and does not say why".to_owned();
-        words.push(whole.map_or_else(silent, said));
+        words.push(whole.unwrap_or_else(silent));
     }
     Failed::Why(words.join("; "))
 }
