@@ -130,7 +130,8 @@ impl Report {
 fn of_variant(figure: &str) -> Option<String> {
     match figure.split_once("_vs_") {
         Some((metric, reference)) => Some(format!("{metric}_hyper_vs_{reference}")),
-        None if figure.starts_with("upgrade_") => None,
+        // Some are of one codec, or of none.
+        None if figure.starts_with("upgrade_") || !figure.contains("_ours") => None,
         None => Some(figure.replacen("_ours", "_ours_hyper", 1)),
     }
 }
