@@ -40,6 +40,7 @@ async fn all(dir: &Path, size: Size) -> Result<Figures> {
     let measured = Measured::start(dir, None)?;
     let client = Client::new(dir.join(SOCKET));
     until("the control plane answers", async || Ok(active(&client, 1).await.is_ok())).await?;
+    // sleep: what a start leaves to do is no part of the calm.
     tokio::time::sleep(LOOK_EVERY * 4).await;
     let calm = cores(&measured, size.steady).await?;
     let asked = deploy_all(&client, size).await?;
@@ -76,6 +77,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Resu
     let began = Instant::now();
     while !holds().await? {
         ensure!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        // sleep: polls with a deadline.
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(())
@@ -92,6 +94,7 @@ async fn active(client: &Client, limit: usize) -> Result<usize> {
 /// Processors used on average.
 async fn cores(measured: &Measured, over: Duration) -> Result<f64> {
     let (before, began) = (measured.processor_time()?, Instant::now());
+    // sleep: the time that is measured.
     tokio::time::sleep(over).await;
     let used = measured.processor_time()?.saturating_sub(before);
     Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use switchback_routing::ArmId;
 use tokio::net::TcpStream;
-use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::LocalSet;
 
 use crate::Error;
 use crate::access_log::Buffer;
@@ -220,26 +220,19 @@ impl Handle {
         codec: Codec,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(Error::Runtime)?;
         let (commands, inbox) = mpsc::unbounded_channel();
         let name = format!("worker-{index}");
-        let (made, is_made) = std::sync::mpsc::sync_channel(1);
         let work = move || {
-            // Its tasks need no set of their own, which each wake-up would have to pass through.
-            let mut builder = tokio::runtime::Builder::new_current_thread();
-            let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(made.send(Err(error))),
-            };
-            // Whoever started this thread waits for it.
-            let _ = made.send(Ok(()));
             let worker = Worker::new(index, shared, codec, stop);
-            runtime.block_on(work(worker, inbox));
+            // Not a `LocalRuntime`: with few connections its tail is several times longer
+            // (docs/benchmarks.md).
+            LocalSet::new().block_on(&runtime, work(worker, inbox));
             // Tasks that are left are cut off without waiting for blocking ones; there are none.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name(name).spawn(work).map_err(Error::Runtime)?;
-        let is_made = is_made.recv().unwrap_or_else(|gone| Err(std::io::Error::other(gone)));
-        is_made.map_err(Error::Runtime)?;
         Ok(Self { commands, thread })
     }
 
