@@ -68,14 +68,14 @@ pub(crate) fn prepare(dir: &Path, size: Size) -> Result<()> {
     Ok(std::fs::write(dir.join(INSTANCES), instances)?)
 }
 
-/// The services that will be deployed: a tenth, watched for an hour.
+/// The services that will be deployed, watched for an hour.
 fn configuration(services: usize) -> String {
     let mut text = String::from(
         "project: scale\n\
          defaults:\n  \
            command: ./server --port {{port}}\n  \
            route: {listen: '127.0.0.1:18180'}\n  \
-           strategy: {type: canary, steps: [{set_weight: 10}, {pause: {duration: 1h}}]}\n\
+           strategy: {type: canary, steps: [{set_weight: 10}, {pause: {duration: 1h}}, {set_weight: 100}]}\n\
          services:\n",
     );
     for number in 0..services {
