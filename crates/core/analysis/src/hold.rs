@@ -67,8 +67,7 @@ impl SharedTrouble {
         if recent.baseline_failed < ERRORS_MIN || recent.baseline_rate() <= limit {
             return Trouble::None;
         }
-        let is_shared = recent.candidate_failed > 0 && recent.candidate_rate() > limit;
-        if is_shared { Trouble::Both } else { Trouble::Baseline }
+        if recent.candidate_rate() > limit { Trouble::Both } else { Trouble::Baseline }
     }
 
     /// The last ten seconds.
@@ -116,12 +115,15 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_adds_to_the_newest_second() {
         let mut trouble = SharedTrouble::default();
-        for at in [5, 4, 6] {
+        for at in [5, 4, 6, 7] {
             second(&mut trouble, at, 1, 2);
         }
         let window = trouble.window();
-        assert_eq!((window.candidate_failed, window.baseline_failed), (3, 6));
-        assert_eq!(trouble.recent.len(), 2);
+        assert_eq!((window.candidate_failed, window.baseline_failed), (4, 8));
+        for (at, left) in [(14, 5), (15, 4), (16, 4), (17, 4)] {
+            second(&mut trouble, at, 1, 2);
+            assert_eq!(trouble.window().candidate_failed, left, "at {at}");
+        }
     }
 
     #[test]

@@ -214,18 +214,13 @@ impl Service {
     }
 
     /// Forgets what nothing refers to: empty pools without a purpose, revisions beyond the limit
-    /// (never the stable one, nor the last one before it that differs), their releases.
+    /// (never the stable one, nor the one before it, which is another release), their releases.
     pub(crate) fn forget_unneeded(&mut self) {
         let least = if bug("last-good-dropped") { 1 } else { 2 };
         let limit =
             self.stable().map_or(1, |stable| stable.policy.revision_history_limit.max(least));
         let surplus = self.revisions.len().saturating_sub(limit as usize);
-        let last_good = self.revision_to_restore(None).map(|revision| revision.number);
-        let mut index = 0;
-        self.revisions.retain(|revision| {
-            index += 1;
-            index > surplus || (Some(revision.number) == last_good && !bug("last-good-dropped"))
-        });
+        self.revisions.drain(..surplus);
         self.pools.retain(|_, pool| pool.desired > 0 || !pool.instances.is_empty());
         let unneeded: Vec<_> =
             self.releases.keys().filter(|release| !self.is_needed(release)).cloned().collect();

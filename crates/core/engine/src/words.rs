@@ -118,3 +118,33 @@ fn version_of(service: &Service, release: &ReleaseId) -> String {
     let known = service.releases.get(release).map(|release| release.version.to_string());
     known.unwrap_or_else(|| release.short().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use switchback_domain::{Finding, InstanceId};
+
+    use super::*;
+    use crate::step::testing::{key, release, verdict};
+
+    #[test]
+    fn why_an_instance_was_not_ready_is_no_news_once_it_is() {
+        let (service, release) = (Service::new(key()), release("v1").id);
+        let says = |health| {
+            let id = InstanceId::new(&key(), &release, 0);
+            let reason = Some("no answer".to_owned());
+            let report = InstanceReport { id, address: None, health, restarts: 0, reason };
+            describe_instance(&service, &release, &report)
+        };
+        assert!(says(InstanceHealth::Unready).ends_with(": not ready any more (no answer)"));
+        assert!(says(InstanceHealth::Ready).ends_with(": ready"));
+    }
+
+    #[test]
+    fn a_verdict_is_told_with_the_finding_that_decided_it() {
+        let mut verdict = verdict(Outcome::Regressed);
+        let (outcome, summary) = (Outcome::Safe, "latency is fine".to_owned());
+        let fine = Finding { outcome, summary, ..verdict.findings[0].clone() };
+        verdict.findings.insert(0, fine);
+        assert_eq!(describe_verdict(&verdict), "regressed: Regressed by the numbers");
+    }
+}

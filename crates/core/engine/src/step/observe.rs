@@ -11,8 +11,7 @@ use crate::words::{describe_instance, describe_verdict};
 
 impl Work {
     pub(super) fn pool_observed(&mut self, release: &ReleaseId, seen: &[InstanceReport]) {
-        let known = self.service.pools.contains_key(release);
-        if (!known || bug("gone-unnoticed")) && seen.is_empty() {
+        if bug("gone-unnoticed") && seen.is_empty() {
             return;
         }
         let before = self.service.pool(release);

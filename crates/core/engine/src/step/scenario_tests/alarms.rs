@@ -204,6 +204,17 @@ fn an_acknowledgement_that_is_known_is_no_progress() {
 }
 
 #[test]
+fn a_verdict_is_told_when_it_changes() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.run_to("Observing");
+    let before = story.notes.len();
+    story.judge(Outcome::Undecided);
+    story.judge(Outcome::Undecided);
+    assert_eq!(story.notes[before..], ["undecided: Undecided by the numbers"]);
+}
+
+#[test]
 fn a_verdict_on_what_is_promoted_comes_too_late() {
     let mut story = Story::serving(&policy(StrategyKind::Canary));
     story.deploy("v2", &policy(StrategyKind::Canary));

@@ -170,6 +170,9 @@ fn a_data_plane_that_never_acknowledges_stops_the_climb_and_the_way_back_until_i
     story.after(60);
     assert_eq!((story.phase(), story.split()), ("RollingBack".into(), "v1 100%".into()));
     assert_eq!(story.wanted(), "v1=2 v2=1", "the old table may still be served");
+    let why = story.service.rollout.as_ref().unwrap().cause.clone().unwrap();
+    let text = "\"weight 25%\" made no progress for 1m";
+    assert_eq!((why.kind, why.text.as_str()), (CauseKind::Deadline, text));
     story.after(60);
     assert_eq!(story.phase(), "Stuck");
     assert_eq!(story.wanted(), "v1=2 v2=1");
@@ -287,6 +290,78 @@ fn a_baseline_that_cannot_come_back_is_stuck_loudly_and_heals_by_itself() {
     );
     story.run();
     assert_eq!(story.ending().0, Ending::RolledBack);
+}
+
+#[test]
+fn an_old_instance_that_comes_back_when_all_is_stuck_gets_all_traffic() {
+    let mut story = Story::serving(&rolling_of_three());
+    story.deploy("v2", &rolling_of_three());
+    story.way_back(&[]);
+    for (new, old) in [(1, 2), (2, 1)] {
+        story.ready("v2", new);
+        story.acknowledge();
+        story.ready("v1", old);
+    }
+    story.abort().unwrap();
+    story.see("v1", &[Unready]);
+    story.after(60);
+    assert_eq!(story.phase(), "Stuck");
+    story.ready("v1", 1);
+    assert_eq!((story.phase(), story.split()), ("RollingBack".into(), "v1 100%".into()));
+}
+
+#[test]
+fn each_instance_that_goes_gives_the_next_one_its_time() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.run_to("Observing");
+    story.ready("v2", 2);
+    story.abort().unwrap();
+    story.acknowledge();
+    story.after(30 + 10 + 59);
+    story.ready("v2", 1);
+    story.after(59);
+    assert_eq!(story.phase(), "RollingBack");
+    story.after(1);
+    assert_eq!(story.phase(), "Stuck");
+}
+
+#[test]
+fn a_hook_that_fails_while_the_rollout_is_taken_back_pauses_nothing() {
+    let failure_action = FailureAction::Pause;
+    let smoke_tests = vec![hook("smoke")];
+    let policy = RolloutPolicy { failure_action, smoke_tests, ..judged_canary() };
+    let mut story = Story::serving(&policy);
+    story.deploy("v2", &policy);
+    story.run_to("Validating");
+    story.abort().unwrap();
+    story.hook_ends(false);
+    assert_eq!((story.phase(), story.paused()), ("RollingBack".into(), None));
+}
+
+#[test]
+fn a_hook_answers_once() {
+    let policy = RolloutPolicy { smoke_tests: vec![hook("smoke")], ..judged_canary() };
+    let mut story = Story::serving(&policy);
+    story.deploy("v2", &policy);
+    story.run_to("Validating");
+    story.pause().unwrap();
+    story.hook_ends(true);
+    story.hook_ends(false);
+    assert_eq!(story.phase(), "Validating", "it has passed");
+}
+
+#[test]
+fn a_check_of_the_way_back_that_does_not_answer_is_overdue_in_whole_seconds() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.now = story.now + std::time::Duration::from_millis(60_004);
+    story.after(0);
+    let (ending, cause) = story.ending();
+    let cause = cause.unwrap();
+    let text = "\"verify the way back\" made no progress for 1m";
+    assert_eq!((ending, cause.kind), (Ending::RolledBack, CauseKind::Deadline));
+    assert_eq!(cause.text, text);
 }
 
 #[test]

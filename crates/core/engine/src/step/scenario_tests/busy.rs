@@ -55,6 +55,18 @@ fn a_superseding_rollout_takes_the_running_one_back_first() {
 }
 
 #[test]
+fn superseding_what_is_promoted_takes_back_only_what_waits() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.deploy("v3", &judged_canary());
+    story.run_to("DrainingBaseline");
+    story.deploy("v4", &busy(BusyPolicy::Supersede));
+    assert_eq!((story.phase(), story.split()), ("DrainingBaseline".into(), "v2 100%".into()));
+    story.run();
+    assert_eq!(story.revisions(), ["v1", "v2", "v4"]);
+}
+
+#[test]
 fn superseding_what_is_being_taken_back_waits_for_its_end() {
     let mut story = Story::serving(&judged_canary());
     story.deploy("v2", &judged_canary());

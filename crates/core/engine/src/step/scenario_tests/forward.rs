@@ -174,6 +174,8 @@ fn retention_never_removes_the_last_good_release() {
     let mut story = Story::serving(&policy);
     for number in 2..=9 {
         story.deploy(&format!("v{number}"), &policy);
+        story.run_to("DrainingBaseline");
+        assert_eq!(story.service.releases.len(), 2, "the new one and the way back");
         story.run();
         let previous = format!("v{}", number - 1);
         let restorable = story.service.revision_to_restore(None).expect("always one");
