@@ -1,5 +1,5 @@
 //! Every target on bytes made from good ones by a fixed seed, so that none of them can rot and no
-//! easy panic gets in. The long runs are cargo-fuzz's.
+//! easy panic gets in. The long runs are cargo-fuzz's, which can begin with the same good ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,18 @@ fn change_number(random: &mut StdRng, bytes: &mut Vec<u8>, from: usize) {
     bytes.splice(begin..begin + length, number.to_string().into_bytes());
 }
 
-fn attack(target: fn(&[u8]), samples: &[Vec<u8>]) {
+/// Where cargo-fuzz keeps its inputs, if the samples are to be written there too.
+fn seeds(name: &str) -> Option<PathBuf> {
+    std::env::var_os("SWITCHBACK_FUZZ_SEEDS").map(|folder| Path::new(&folder).join(name))
+}
+
+fn attack(name: &str, target: fn(&[u8]), samples: &[Vec<u8>]) {
+    if let Some(folder) = seeds(name) {
+        fs::create_dir_all(&folder).expect("the folder can be made");
+        for (number, sample) in samples.iter().enumerate() {
+            fs::write(folder.join(format!("sample-{number}")), sample).expect("it is written");
+        }
+    }
     let cases = std::env::var("SWITCHBACK_FUZZ_CASES").ok().and_then(|text| text.parse().ok());
     let mut random = StdRng::seed_from_u64(20_261_121);
     assert!(!samples.is_empty());
@@ -101,7 +112,7 @@ fn no_configuration_file_makes_the_reader_panic() {
         .iter()
         .flat_map(|kind| files(&format!("tests/sample-configs/{kind}")))
         .collect();
-    attack(switchback_hostile::configuration, &bytes(&samples));
+    attack("configuration", switchback_hostile::configuration, &bytes(&samples));
 }
 
 /// States and the events that led on from them, as the golden journals have them.
@@ -132,7 +143,7 @@ fn no_record_of_the_journal_makes_the_engine_panic() {
     let samples = journal_samples();
     assert!(samples.len() > 50, "only {} samples", samples.len());
     let some: Vec<_> = samples.into_iter().step_by(4).collect();
-    attack(switchback_hostile::journal, &some);
+    attack("journal", switchback_hostile::journal, &some);
 }
 
 #[test]
@@ -143,7 +154,7 @@ fn no_body_of_a_call_makes_the_api_panic() {
         r#"{"service":"web","to":"v1","by":"ada"}"#,
         r#"{"operation":{"maintenance":{"page":null,"retry_after_ms":1000}},"services":["web"]}"#,
     ];
-    attack(switchback_hostile::api_body, &bodies.map(|body| body.as_bytes().to_vec()));
+    attack("api_body", switchback_hostile::api_body, &bodies.map(|body| body.as_bytes().to_vec()));
 }
 
 #[test]
@@ -166,5 +177,5 @@ fn no_route_table_makes_the_data_plane_panic() {
     );
     let parsed: Result<switchback_routing::Table, _> = serde_json::from_str(&table);
     parsed.expect("the sample is a table");
-    attack(switchback_hostile::route_table, &[table.into_bytes()]);
+    attack("route_table", switchback_hostile::route_table, &[table.into_bytes()]);
 }
