@@ -146,6 +146,10 @@ pub enum Error {
 /// Where instances run.
 #[async_trait]
 pub trait Runtime: Send + Sync {
+    /// Turns away, from now on and for good, the writes of every life before this one's. A life
+    /// does so before its first list: what it lists then, nobody else changes any more.
+    async fn take_charge(&self, generation: Generation) -> Result<(), Error>;
+
     /// Sees to it that the instance runs, and keeps running. Returns when its supervision is
     /// durable; the process may still be starting.
     async fn ensure_running(

@@ -55,6 +55,10 @@ impl SimulatedRuntime {
 
 #[async_trait]
 impl Runtime for SimulatedRuntime {
+    async fn take_charge(&self, generation: Generation) -> Result<(), runtime::Error> {
+        self.fake.take_charge(generation).await
+    }
+
     async fn ensure_running(
         &self,
         spec: &InstanceSpec,

@@ -40,6 +40,7 @@ pub const BUGS: &[Bug] = &[
     ("never-says-stuck", "never says that it is stuck"),
     ("queue-forgets", "accepts a request and forgets it"),
     ("superseded-dropped", "drops a superseded rollout instead of taking it back"),
+    ("pause-in-full", "adds the whole pause to what moved during it"),
     ("resumed-into-deadline", "resumes into a deadline that passed during the pause"),
     ("alarm-forgotten", "sets no alarm clock for deadlines"),
     ("promotes-unasked", "promotes by itself where somebody has to say so"),

@@ -64,6 +64,7 @@ impl Oracle {
         check_way_back(moment)?;
         check_held(moment)?;
         check_revisions(moment)?;
+        check_deadlines(moment)?;
         if let Some(rollout) = &after.rollout {
             check_baseline(moment, rollout)?;
             check_outstanding(moment, rollout)?;
@@ -376,6 +377,18 @@ fn needed(rollout: &Rollout, weight: Weight) -> u32 {
     let strength = policy.replicas.saturating_sub(missing);
     let parts = u32::from(weight.basis_points()) * strength;
     (parts / 10_000 + u32::from(!parts.is_multiple_of(10_000))).max(1)
+}
+
+/// Delays and deadlines count from something that has happened. On the way back they may count from
+/// when the last requests will have had their time.
+fn check_deadlines(moment: &Moment<'_>) -> Result<(), String> {
+    let Some(rollout) = &moment.next.service.rollout else { return Ok(()) };
+    let newest = rollout.entered_at.max(rollout.progress_at);
+    if rollout.is_forward() && newest > moment.now {
+        let ahead = newest.since(moment.now);
+        return Err(format!("{}: a deadline counts from in {ahead:?}", rollout.request.id));
+    }
+    Ok(())
 }
 
 /// Invariant 5: nothing is stopped while the data plane gives it requests, as the data plane

@@ -61,6 +61,11 @@ impl Disk {
         self.get().acknowledged
     }
 
+    /// The newest life that began, if it came so far.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.get().epoch
+    }
+
     /// What a crash does to what was not synced: some of it is there, the last frame perhaps in
     /// part. Says how many bytes were torn off.
     pub(crate) fn crash(&self, random: &mut Random) -> usize {

@@ -61,6 +61,7 @@ pub const SOMETIMES: &[Mark] = &[
     ("hook", "failed"),
     ("hook", "said nothing in time"),
     ("journal", "an event was written that nobody was told of"),
+    ("leaders", "nobody had taken over"),
     ("leaders", "the former one found out"),
     ("leaders", "two at once"),
     ("machine", "started anew"),

@@ -46,6 +46,10 @@ impl ProcessRuntime {
 
 #[async_trait]
 impl Runtime for ProcessRuntime {
+    async fn take_charge(&self, generation: Generation) -> Result<(), Error> {
+        self.blocking(move |supervisor| supervisor.admit(generation)).await
+    }
+
     async fn ensure_running(
         &self,
         spec: &InstanceSpec,

@@ -241,7 +241,8 @@ impl Supervisor {
         self.children().retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
-    fn admit(&self, given: Generation) -> Result<(), Error> {
+    /// Turns an older writer away; see [`switchback_ports::Runtime::take_charge`].
+    pub(crate) fn admit(&self, given: Generation) -> Result<(), Error> {
         match admit(&self.layout, given).map_err(Error::Unavailable)? {
             Passage::Open => Ok(()),
             Passage::Fenced(seen) => Err(Error::Fenced { given, seen }),

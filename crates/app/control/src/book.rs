@@ -437,6 +437,7 @@ impl Book {
 
     /// Writes records that no state follows from.
     pub(crate) fn note(&mut self, records: &[NewRecord]) -> Result<Sequence, journal::Error> {
+        self.catch_up()?;
         self.append("trial", records, &[])
     }
 
@@ -455,3 +456,6 @@ impl Book {
         self.services.values().map(|service| &**service).find(|s| views::find(s, id).is_some())
     }
 }
+
+#[cfg(test)]
+mod tests;

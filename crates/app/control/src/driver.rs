@@ -175,7 +175,12 @@ impl Driver {
         match message {
             Message::Ask(ask) => ask(self),
             Message::Listed(Ok(list)) => self.listed(list),
-            Message::Listed(Err(error)) => self.runtime_error = Some(with_causes(&error)),
+            Message::Listed(Err(error)) => {
+                self.runtime_error = Some(with_causes(&error));
+                if let runtime::Error::Fenced { seen, .. } = error {
+                    self.overtake(seen.epoch);
+                }
+            }
             Message::Probed(id, role, result) => self.probed(&id, role, &result),
             Message::Started(id, result) => {
                 crash_point("told of a start");
@@ -316,8 +321,8 @@ impl Driver {
         }
     }
 
-    /// The data plane has seen a later epoch than ours. If the journal is still ours, its memory
-    /// is better than the journal's (which was lost, or restored from a copy): go beyond it.
+    /// A neighbour has seen a later epoch than ours. If the journal is still ours, its memory is
+    /// better than the journal's (which was lost, or restored from a copy): go beyond it.
     fn overtake(&mut self, seen: Epoch) {
         match self.book.overtake(seen) {
             Ok(epoch) => self.publisher.begin(epoch),

@@ -69,6 +69,11 @@ impl Headless {
         self.driver.book.epoch()
     }
 
+    /// What its writes to the runtime carry. It takes charge there before its first list.
+    pub fn generation(&self) -> Generation {
+        self.driver.generation()
+    }
+
     /// The journal's present time.
     pub fn now(&self) -> Timestamp {
         self.driver.now()
@@ -178,5 +183,37 @@ impl Headless {
     /// A custom metric's value.
     pub fn measured(&mut self, key: &ServiceKey, name: &str, value: Option<f64>) {
         self.driver.take_in(Message::Measured(key.clone(), name.to_owned(), value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_ports::journal::fake::FakeJournal;
+
+    use super::*;
+
+    fn open(journal: &FakeJournal) -> Headless {
+        let (project, environment) = (ProjectName::new("shop"), EnvironmentName::new("test"));
+        Headless::open(Box::new(journal.clone()), project.unwrap(), environment.unwrap()).unwrap()
+    }
+
+    fn refused_by(control: &mut Headless, epoch: u32) {
+        let (given, seen) = (control.generation(), Generation::first(Epoch(epoch)));
+        control.listed(Err(runtime::Error::Fenced { given, seen }));
+    }
+
+    #[test]
+    fn a_runtime_that_remembers_a_later_life_is_overtaken_while_the_journal_is_ours() {
+        let mut control = open(&FakeJournal::new());
+        refused_by(&mut control, 9);
+        assert!(control.epoch() > Epoch(9) && !control.is_fenced(), "the journal was restored");
+    }
+
+    #[test]
+    fn one_that_is_turned_away_by_its_successors_runtime_ends() {
+        let journal = FakeJournal::new();
+        let (mut former, heir) = (open(&journal), open(&journal));
+        refused_by(&mut former, heir.epoch().0);
+        assert!(former.is_fenced());
     }
 }

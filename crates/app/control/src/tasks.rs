@@ -27,9 +27,20 @@ const RUNTIME_AGAIN: Duration = Duration::from_millis(500);
 /// Longest time between two lists: should a change go unnoticed, it is seen all the same.
 const LIST_EVERY: Duration = Duration::from_secs(1);
 
-/// Lists the instances at every change.
+/// Takes charge of the runtime, then lists the instances at every change.
 pub(crate) async fn watch_runtime(links: Links, handle: Handle) {
+    let mut in_charge = false;
     loop {
+        if !in_charge {
+            let Some(life) = handle.ask(|driver| driver.generation()).await else { return };
+            let taken = links.runtime.take_charge(life).await;
+            in_charge = taken.is_ok();
+            if let Err(error) = taken {
+                handle.send(Message::Listed(Err(error))).await;
+                tokio::time::sleep(RUNTIME_AGAIN).await;
+                continue;
+            }
+        }
         let listed = links.runtime.list().await;
         let failed = listed.is_err();
         handle.send(Message::Listed(listed)).await;

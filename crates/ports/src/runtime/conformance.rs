@@ -73,6 +73,7 @@ pub async fn check(runtime: &dyn Runtime, spec: &(dyn Fn(u32) -> InstanceSpec + 
     a_command_that_does_not_end_fails_in_time(runtime, &spec(8)).await;
     a_start_nobody_waited_for_is_no_failure(runtime, &spec(9)).await;
     an_older_writer_is_fenced(runtime, &spec(10)).await;
+    whoever_takes_charge_fences_everybody_before(runtime, &spec(11)).await;
 }
 
 /// Runs the checks of a runtime that ended and of the next one at the same place, which `again`
@@ -287,14 +288,33 @@ async fn an_older_writer_is_fenced(runtime: &dyn Runtime, spec: &InstanceSpec) {
     run(runtime, spec).await;
     let newer = Generation::first(Epoch(2));
     runtime.ensure_running(spec, newer).await.expect("a newer writer takes over");
-    let fenced = |error: Error| match error {
-        Error::Fenced { given, seen } => assert_eq!((given, seen), (generation(1), newer)),
+    refuses(runtime, spec, generation(1), newer).await;
+    runtime.ensure_stopped(&spec.id, newer).await.expect("the newer writer may");
+}
+
+async fn whoever_takes_charge_fences_everybody_before(runtime: &dyn Runtime, spec: &InstanceSpec) {
+    let (older, newer) = (Generation::first(Epoch(2)), Generation::first(Epoch(3)));
+    runtime.ensure_running(spec, older).await.expect("it is in charge");
+    wait_for(runtime, &spec.id, runs).await;
+    runtime.take_charge(newer).await.expect("a newer one takes over, and writes nothing");
+    refuses(runtime, spec, older, newer).await;
+    is_fenced(runtime.take_charge(older).await, older, newer);
+    runtime.take_charge(newer).await.expect("once more changes nothing");
+    runtime.ensure_stopped(&spec.id, newer).await.expect("the newer writer may");
+}
+
+/// No write of a generation is taken, and the instance runs on.
+async fn refuses(runtime: &dyn Runtime, spec: &InstanceSpec, old: Generation, newer: Generation) {
+    is_fenced(runtime.ensure_stopped(&spec.id, old).await, old, newer);
+    is_fenced(runtime.ensure_running(spec, old).await, old, newer);
+    assert!(find(runtime, &spec.id).await.is_some_and(|found| runs(&found)), "it still runs");
+}
+
+fn is_fenced(result: Result<(), Error>, old: Generation, newer: Generation) {
+    match result.expect_err("too old") {
+        Error::Fenced { given, seen } => assert_eq!((given, seen), (old, newer)),
         other @ (Error::Unknown(_) | Error::Failed { .. } | Error::Unavailable(_)) => {
             panic!("not fenced: {other}")
         }
-    };
-    fenced(runtime.ensure_stopped(&spec.id, generation(1)).await.expect_err("too old"));
-    fenced(runtime.ensure_running(spec, generation(1)).await.expect_err("too old"));
-    assert!(find(runtime, &spec.id).await.is_some_and(|found| runs(&found)), "it still runs");
-    runtime.ensure_stopped(&spec.id, newer).await.expect("the newer writer may");
+    }
 }

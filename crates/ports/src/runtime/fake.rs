@@ -179,6 +179,10 @@ impl World {
 
 #[async_trait]
 impl Runtime for FakeRuntime {
+    async fn take_charge(&self, generation: Generation) -> Result<(), Error> {
+        self.world().admit(generation)
+    }
+
     async fn ensure_running(
         &self,
         spec: &InstanceSpec,

@@ -12,6 +12,7 @@ use switchback_domain::{
 use switchback_engine::{Event, Service, step};
 use switchback_ports::data_plane::{self, Report};
 use switchback_ports::journal::{Journal, Record};
+use switchback_ports::runtime::Instance;
 use switchback_routing::ArmId;
 
 use super::Simulation;
@@ -26,6 +27,8 @@ const CALM_LOOK: (u32, u32) = (30_000, 90_000);
 pub(super) struct Life {
     pub(super) number: u64,
     pub(super) control: Headless,
+    /// The runtime has turned its predecessors away.
+    in_charge: bool,
     /// Instances it asks how they do; the number of the next time it will.
     pub(super) probing: BTreeMap<InstanceId, u64>,
     /// When it looks next, and that look's number.
@@ -65,10 +68,7 @@ impl Simulation {
         match news {
             News::Look(number) => return self.look(number),
             News::Probe(id, number) => return self.probe(&id, number),
-            News::Listed(stale) => {
-                let list = stale.unwrap_or_else(|| self.runtime.list());
-                self.control(|control| control.listed(Ok(list)));
-            }
+            News::Listed(stale) => self.list(stale),
             News::Started(id, result) => self.control(|control| control.started(&id, result)),
             News::Stopped(id, gone) => self.control(|control| control.stopped(&id, gone)),
             News::Published(table, shifts, result) => {
@@ -153,7 +153,7 @@ impl Simulation {
             self.die("at rest");
             return false;
         }
-        if self.dice.strikes(Fault::Reboot) {
+        if self.is_in_charge() && self.dice.strikes(Fault::Reboot) {
             self.reboot();
             return false;
         }
@@ -170,10 +170,28 @@ impl Simulation {
         self.report();
         // What went unnoticed is seen sooner or later; once nothing goes wrong any more, soon.
         if self.random.chance(150) || self.repaired_at.is_some() {
-            let list = self.runtime.list();
-            self.control(|control| control.listed(Ok(list)));
+            self.list(None);
         }
         true
+    }
+
+    /// Whether nobody has begun since this life did.
+    fn is_in_charge(&self) -> bool {
+        let epoch = self.life.as_ref().map(|life| life.control.epoch());
+        epoch == Some(self.disk.epoch())
+    }
+
+    /// Tells what the runtime lists, or listed a while ago.
+    fn list(&mut self, stale: Option<Vec<Instance>>) {
+        let Some(life) = &mut self.life else { return };
+        if !life.in_charge {
+            let taken = self.runtime.admit(life.control.generation());
+            life.in_charge = taken.is_ok();
+            if let Err(error) = taken {
+                return life.control.listed(Err(error));
+            }
+        }
+        life.control.listed(Ok(stale.unwrap_or_else(|| self.runtime.list())));
     }
 
     fn report(&mut self) {
@@ -274,8 +292,10 @@ impl Simulation {
     /// The one that stood still goes on with what it believes.
     pub(super) fn thaw(&mut self) {
         let Some((former, waiting)) = self.frozen.take() else { return };
-        self.line(|| format!("*** life {} goes on", former.number));
-        let successor = self.life.replace(former);
+        let (number, epoch) = (former.number, former.control.epoch());
+        self.line(|| format!("*** life {number} goes on"));
+        let heir = self.life.replace(former);
+        let dead = self.dead.take();
         for news in waiting {
             if self.hear(news) {
                 self.settle();
@@ -283,14 +303,14 @@ impl Simulation {
         }
         // It looks at the clock in any case, and acts on whatever it thinks is due.
         self.settle();
-        let is_heir_dead = successor.is_none();
-        if let Some(former) = self.life.take()
-            && !is_heir_dead
-        {
-            // It may never have had anything to write; it stays in its loop and is heard no more.
-            self.line(|| format!("*** life {} ends", former.number));
+        if self.disk.epoch() == epoch {
+            return self.mark("leaders", "nobody had taken over");
         }
-        self.life = successor;
+        if self.life.is_some() {
+            // It may never have had anything to write; it stays in its loop and is heard no more.
+            self.line(|| format!("*** life {number} ends"));
+        }
+        (self.life, self.dead) = (heir, dead);
     }
 
     /// Takes charge of the journal and looks at the world anew.
@@ -351,6 +371,7 @@ impl Simulation {
         self.life = Some(Life {
             number,
             control,
+            in_charge: false,
             probing: BTreeMap::new(),
             next_look: None,
             looks: 0,

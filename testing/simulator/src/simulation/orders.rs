@@ -5,7 +5,7 @@ use std::time::Duration;
 use switchback_control::{Order, Shifts};
 use switchback_domain::{Generation, InstanceId};
 use switchback_ports::data_plane;
-use switchback_ports::runtime::InstanceSpec;
+use switchback_ports::runtime::{self, InstanceSpec};
 use switchback_routing::Table;
 
 use super::Simulation;
@@ -190,7 +190,7 @@ impl Simulation {
                 if in_doubt { Err("no answer".to_owned()) } else { Ok(()) }
             }
             Err(error) => {
-                self.mark("runtime", "refused an older write");
+                self.note_refusal(&id, &error);
                 Err(error.to_string())
             }
         };
@@ -204,8 +204,8 @@ impl Simulation {
         if self.strikes(Fault::StopFails, "runtime", "a stop failed") {
             return self.answer(1_000, 2_000, life, News::Stopped(id, false));
         }
-        if self.runtime.admit(generation).is_err() {
-            self.mark("runtime", "refused an older write");
+        if let Err(error) = self.runtime.admit(generation) {
+            self.note_refusal(&id, &error);
             return self.answer(1_000, 2_000, life, News::Stopped(id, false));
         }
         let Some(instance) = self.runtime.instances.get(&id) else {
@@ -219,6 +219,11 @@ impl Simulation {
         let stamp = self.runtime.instances.get(&id).map_or(0, |instance| instance.stamp);
         self.notice(&id);
         self.soon(10, most, Happening::Gone { life, id, stamp });
+    }
+
+    fn note_refusal(&mut self, id: &InstanceId, error: &runtime::Error) {
+        self.line(|| format!("    {id}: {error}"));
+        self.mark("runtime", "refused an older write");
     }
 
     /// Invariants 4 and 5, as the data plane sees them.

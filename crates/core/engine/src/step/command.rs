@@ -159,15 +159,17 @@ impl Work {
         }
     }
 
-    /// Goes on where it stopped; time spent paused counts towards no delay and no deadline. Where a
-    /// deadline had passed already, whoever resumes grants another one.
+    /// Goes on where it stopped; time spent paused counts towards no delay and no deadline. What
+    /// moved during the pause has waited only since then: no deadline counts from the future. Where
+    /// one had passed already, whoever resumes grants another one.
     fn resume(&mut self) {
         let now = self.now;
         let Some(rollout) = &mut self.service.rollout else { return };
         if let Some(paused) = rollout.paused.take() {
-            let spent = now.since(paused.since);
-            rollout.entered_at = rollout.entered_at + spent;
-            rollout.progress_at = rollout.progress_at + spent;
+            for at in [&mut rollout.entered_at, &mut rollout.progress_at] {
+                let since = if bug("pause-in-full") { paused.since } else { paused.since.max(*at) };
+                *at = *at + now.since(since);
+            }
         }
         if self.overdue().is_some()
             && !bug("resumed-into-deadline")

@@ -217,6 +217,24 @@ fn time_spent_paused_counts_towards_no_deadline_and_no_delay() {
 }
 
 #[test]
+fn what_moves_during_a_pause_has_waited_only_since_then() {
+    let policy = RolloutPolicy { replicas: 8, ..with_step(Step::Approve) };
+    let mut story = Story::serving(&policy);
+    story.deploy("v2", &policy);
+    story.way_back(&[]);
+    story.after(10);
+    story.pause().unwrap();
+    story.after(3600);
+    story.ready("v2", 1);
+    story.after(20);
+    story.resume().unwrap();
+    story.after(59);
+    assert_eq!(story.phase(), "Provisioning");
+    story.after(1);
+    assert_eq!(story.phase(), "RollingBack", "an hour of pause is no hour more to wait");
+}
+
+#[test]
 fn a_resume_after_a_deadline_that_passed_at_the_pause_grants_another_one() {
     let mut story = Story::serving(&judged_canary());
     story.deploy("v2", &judged_canary());
