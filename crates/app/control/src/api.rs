@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use switchback_api::{
     CommandRequest, DeployRequest, DownRequest, LastWords, OperationRequest, Problem, ProxyProcess,
     ProxyUpgradeRequest, ProxyUpgraded, RollbackRequest, RolloutDetail, UpRequest, code, exit,
@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::Error;
 use crate::calls::DeployAnswer;
+use crate::driver::Driver;
 use crate::hands::Handle;
 use crate::lookups::Dossier;
 use crate::problem::journal;
@@ -191,7 +192,7 @@ async fn down(
     State(handle): State<Handle>,
     Json(_request): Json<DownRequest>,
 ) -> Result<Response, Refusal> {
-    handle.ask(crate::driver::Driver::down).await.ok_or_else(ending)?;
+    handle.ask(Driver::down).await.ok_or_else(ending)?;
     Ok(Json(serde_json::json!({})).into_response())
 }
 
@@ -207,7 +208,7 @@ async fn operate(
     while !answer.in_force && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(IN_FORCE_LOOK).await;
         let modes = modes.clone();
-        let look = move |driver: &mut crate::driver::Driver| driver.is_in_force(&modes);
+        let look = move |driver: &mut Driver| driver.is_in_force(&modes);
         answer.in_force = handle.ask(look).await.ok_or_else(ending)?;
     }
     Ok(Json(answer).into_response())
@@ -271,22 +272,29 @@ async fn rollouts(
     State(handle): State<Handle>,
     Query(selection): Query<Selection>,
 ) -> Result<Response, Refusal> {
-    let limit = selection.limit.unwrap_or(LIST_DEFAULT);
-    let list = move |driver: &mut crate::driver::Driver| {
-        driver.rollouts(selection.environment.as_ref(), selection.service.as_deref(), limit)
-    };
-    Ok(Json(handle.ask(list).await.ok_or_else(ending)??).into_response())
+    list(&handle, selection, Driver::rollouts).await
 }
 
 async fn deeds(
     State(handle): State<Handle>,
     Query(selection): Query<Selection>,
 ) -> Result<Response, Refusal> {
-    let limit = selection.limit.unwrap_or(LIST_DEFAULT);
-    let list = move |driver: &mut crate::driver::Driver| {
-        driver.deeds(selection.environment.as_ref(), selection.service.as_deref(), limit)
-    };
-    Ok(Json(handle.ask(list).await.ok_or_else(ending)??).into_response())
+    list(&handle, selection, Driver::deeds).await
+}
+
+/// How the driver lists something.
+type List<T> =
+    fn(&Driver, Option<&EnvironmentName>, Option<&str>, usize) -> Result<Vec<T>, Problem>;
+
+async fn list<T: Serialize + Send + 'static>(
+    handle: &Handle,
+    Selection { environment, service, limit }: Selection,
+    list: List<T>,
+) -> Result<Response, Refusal> {
+    let limit = limit.unwrap_or(LIST_DEFAULT);
+    let ask =
+        move |driver: &mut Driver| list(driver, environment.as_ref(), service.as_deref(), limit);
+    Ok(Json(handle.ask(ask).await.ok_or_else(ending)??).into_response())
 }
 
 async fn steer(
@@ -295,7 +303,7 @@ async fn steer(
     Json(request): Json<CommandRequest>,
 ) -> Result<Response, Refusal> {
     let id = rollout_id(&id)?;
-    let steer = move |driver: &mut crate::driver::Driver| driver.steer(id, &verb, request);
+    let steer = move |driver: &mut Driver| driver.steer(id, &verb, request);
     let answer = handle.ask(steer).await.ok_or_else(ending)??;
     crash_point("before answer");
     Ok(Json(answer).into_response())
@@ -306,7 +314,7 @@ async fn detail(
     Segment(id): Segment<String>,
 ) -> Result<Response, Refusal> {
     let id = rollout_id(&id)?;
-    let ask = move |driver: &mut crate::driver::Driver| driver.dossier(id);
+    let ask = move |driver: &mut Driver| driver.dossier(id);
     let dossier = handle.ask(ask).await.ok_or_else(ending)?;
     let Dossier { summary, plan, events, verdict, last_seen } = dossier?;
     let runtime = &handle.links().runtime;
@@ -333,7 +341,7 @@ async fn trials(
     Segment(id): Segment<String>,
 ) -> Result<Response, Refusal> {
     let id = rollout_id(&id)?;
-    let ask = move |driver: &mut crate::driver::Driver| driver.trials_of(id);
+    let ask = move |driver: &mut Driver| driver.trials_of(id);
     Ok(Json(handle.ask(ask).await.ok_or_else(ending)??).into_response())
 }
 

@@ -103,19 +103,28 @@ impl Driver {
         is_strong && is_told
     }
 
+    /// The services of this environment (`None` is all) and name (`None` is any).
+    fn named(
+        &self,
+        environment: Option<&EnvironmentName>,
+        service: Option<&str>,
+    ) -> Result<impl Iterator<Item = &Service>, Problem> {
+        self.check_service(environment, service)?;
+        let states = self.book.services().values().map(AsRef::as_ref);
+        Ok(states.filter(move |state: &&Service| {
+            environment.is_none_or(|name| state.key.environment == *name)
+                && service.is_none_or(|name| state.key.service.as_str() == name)
+        }))
+    }
+
     pub(crate) fn rollouts(
         &self,
         environment: Option<&EnvironmentName>,
         service: Option<&str>,
         limit: usize,
     ) -> Result<Vec<RolloutSummary>, Problem> {
-        self.check_service(environment, service)?;
-        let states = self.book.services().values();
-        let wanted = states.filter(|state| {
-            environment.is_none_or(|name| state.key.environment == *name)
-                && service.is_none_or(|name| state.key.service.as_str() == name)
-        });
-        let mut found: Vec<_> = wanted.flat_map(|service| views::all(service)).collect();
+        let wanted = self.named(environment, service)?;
+        let mut found: Vec<_> = wanted.flat_map(views::all).collect();
         let number = |summary: &RolloutSummary| views::parse_id(&summary.id).map(|id| id.0);
         found.sort_by_key(|summary| std::cmp::Reverse(number(summary)));
         found.truncate(limit);
@@ -130,13 +139,8 @@ impl Driver {
         service: Option<&str>,
         limit: usize,
     ) -> Result<Vec<DeedEntry>, Problem> {
-        self.check_service(environment, service)?;
-        let states = self.book.services().values();
-        let wanted = states.filter(|state| {
-            environment.is_none_or(|name| state.key.environment == *name)
-                && service.is_none_or(|name| state.key.service.as_str() == name)
-        });
-        let mut found: Vec<_> = wanted.flat_map(|service| views::deeds(service)).collect();
+        let wanted = self.named(environment, service)?;
+        let mut found: Vec<_> = wanted.flat_map(views::deeds).collect();
         let general = self.book.deeds().filter(|_| service.is_none());
         found.extend(general.map(|(at_ms, deed)| DeedEntry {
             at_ms: *at_ms,
