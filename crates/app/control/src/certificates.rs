@@ -59,7 +59,7 @@ impl Driver {
     /// they do.
     fn wanted_certificates(&mut self) -> Wanted {
         let services = self.book.services().values();
-        let specs: BTreeSet<_> = services.flat_map(|service| orders_of(service)).collect();
+        let specs: BTreeSet<_> = services.flat_map(|service| orders_of(service)).cloned().collect();
         self.certificates.stands.retain(|spec, _| specs.contains(spec));
         let is_hurried = std::mem::take(&mut self.certificates.is_hurried);
         Wanted { specs, is_reachable: self.publisher.serves_plain(), is_hurried }
@@ -101,12 +101,12 @@ impl Driver {
     }
 }
 
-fn orders_of(service: &Service) -> impl Iterator<Item = AcmeSpec> {
+fn orders_of(service: &Service) -> impl Iterator<Item = &AcmeSpec> {
     let stable = service.stable().map(|stable| &stable.release);
     let coming = service.rollout.as_ref().map(Rollout::candidate);
     let releases = stable.into_iter().chain(coming).filter_map(|id| service.releases.get(id));
     let specs = releases.filter_map(|release| release.workload.route.as_ref()?.tls.as_ref());
-    specs.filter_map(|tls| tls.acme.clone()).collect::<Vec<_>>().into_iter()
+    specs.filter_map(|tls| tls.acme.as_ref())
 }
 
 /// Keeps all wanted certificates in order, until the driver ends.
