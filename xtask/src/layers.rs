@@ -1,4 +1,5 @@
-//! Arrows between crates point down only: core, ports, adapters, app; the binary sees everything.
+//! Arrows between crates point down only: core, ports and what adapters have in common, adapters,
+//! app; the binary sees everything.
 //!
 //! Reads `cargo metadata`; the tables below are the rule, ARCHITECTURE.md says why.
 
@@ -30,6 +31,8 @@ const PORTABLE: [&str; 6] = ["async-trait", "serde", "serde_json", "sha2", "this
 enum Layer {
     Core,
     Ports,
+    /// What adapters have in common that is no port.
+    Http,
     Adapters,
     /// `app/api`: the records that both ends of the control plane's API speak.
     Api,
@@ -45,6 +48,7 @@ impl Layer {
         match parts[..] {
             ["crates", "core", _] => Some(Self::Core),
             ["crates", "ports"] => Some(Self::Ports),
+            ["crates", "http"] => Some(Self::Http),
             ["crates", "adapters", _] => Some(Self::Adapters),
             ["crates", "app", "api"] => Some(Self::Api),
             ["crates", "app", "cli"] => Some(Self::Binary),
@@ -59,7 +63,8 @@ impl Layer {
     fn may_see(self) -> &'static [Self] {
         match self {
             Self::Core | Self::Ports | Self::Api => &[Self::Core],
-            Self::Adapters => &[Self::Core, Self::Ports],
+            Self::Http => &[],
+            Self::Adapters => &[Self::Core, Self::Ports, Self::Http],
             Self::App => &[Self::Core, Self::Ports, Self::Api],
             // The simulator is the control plane with other neighbours; for the measurement of many
             // services the journal is the one that ships.
@@ -76,9 +81,13 @@ impl Layer {
         match self {
             Self::Core => Some(&PURE),
             Self::Ports => Some(&PORTABLE),
-            Self::Adapters | Self::Api | Self::App | Self::Binary | Self::Testing | Self::Xtask => {
-                None
-            }
+            Self::Http
+            | Self::Adapters
+            | Self::Api
+            | Self::App
+            | Self::Binary
+            | Self::Testing
+            | Self::Xtask => None,
         }
     }
 }
@@ -189,6 +198,7 @@ mod tests {
             package("crates/core/domain", "domain", &[("serde", None)]),
             package("crates/core/engine", "engine", &[("domain", None), ("proptest", Some("dev"))]),
             package("crates/ports", "ports", &[("domain", None), ("tokio", None)]),
+            package("crates/http", "http", &[("hyper", None)]),
             package("crates/adapters/store", "store", &[("ports", None), ("rusqlite", None)]),
             package("crates/adapters/runtime", "runtime", &[("ports", None), ("rustix", None)]),
             package("crates/app/api", "api", &[("domain", None), ("hyper", None)]),
@@ -211,6 +221,7 @@ mod tests {
             package("crates/core/config", "x", &[("domain", None), ("schemars", None)]),
             package("crates/core/config", "x", &[("testkit", Some("dev"))]),
             package("crates/adapters/metrics", "x", &[("domain", None), ("ports", None)]),
+            package("crates/adapters/metrics", "x", &[("http", None), ("hyper", None)]),
             package("crates/app/proxy", "x", &[("api", None), ("tokio", None)]),
             package("crates/app/proxy", "x", &[("store", Some("dev"))]),
             package("testing/scenarios", "x", &[("engine", None), ("testkit", None)]),
@@ -230,6 +241,8 @@ mod tests {
             ("crates/core/config", "rand", Some("build"), "not on the short list of core"),
             ("crates/ports", "store", None, "ports may not see adapters"),
             ("crates/ports", "hyper", None, "not on the short list of ports"),
+            ("crates/ports", "http", None, "ports may not see http"),
+            ("crates/http", "domain", None, "http may not see core (it may see none of ours)"),
             ("crates/adapters/metrics", "store", None, "adapters may not see adapters"),
             ("crates/adapters/metrics", "control", None, "adapters may not see app"),
             ("crates/app/proxy", "runtime", None, "app may not see adapters"),

@@ -7,16 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use http_body_util::Full;
 use hyper::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, Uri};
-use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
-use switchback_domain::Timestamp;
+use switchback_domain::{Timestamp, with_causes};
+use switchback_http::{Limits, Longer, exchange};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -25,7 +24,8 @@ use crate::roots::roots;
 /// From the first packet to the last byte of the answer.
 const REQUEST_MAX: Duration = Duration::from_secs(20);
 /// A chain of certificates has 10 KiB.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+const LIMITS: Limits =
+    Limits { head_bytes_max: 256 * 1024, body_bytes_max: 1024 * 1024, longer: Longer::Refused };
 /// No authority means longer; what is longer is a mistake.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(7 * 24);
 
@@ -118,26 +118,7 @@ async fn ask(
     request.headers_mut().insert(HOST, authority);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse::<Uri>().map_err(|error| error.to_string())?;
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| not_http(&error))?;
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(|error| not_http(&error))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| format!("{}, then: {error}", head.status))?;
-        Ok(Response::from_parts(head, body.to_bytes()))
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // The peer has closed; what it said before may still be waiting to be read.
-        _ = &mut connection => exchange.await,
-    }
-}
-
-fn not_http(error: &hyper::Error) -> String {
-    format!("no valid HTTP answer: {}", switchback_domain::with_causes(error))
+    exchange(stream, request, LIMITS).await.map_err(|error| with_causes(&error))
 }
 
 #[cfg(test)]

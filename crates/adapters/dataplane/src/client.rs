@@ -5,12 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use switchback_http::{Limits, Longer};
 use tokio::net::UnixStream;
 
 /// A question is answered from memory.
@@ -18,7 +17,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// A table is written to disk and acknowledged by every worker, which may take 5 s.
 const PUBLISH_MAX: Duration = Duration::from_secs(15);
 /// A report of 10,000 versions takes about 10 MB.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+const LIMITS: Limits = Limits {
+    head_bytes_max: 256 * 1024,
+    body_bytes_max: 64 * 1024 * 1024,
+    longer: Longer::Refused,
+};
 
 /// Asks for a document.
 pub(crate) async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> io::Result<T> {
@@ -55,8 +58,6 @@ async fn exchange<T: DeserializeOwned>(
     body: Vec<u8>,
 ) -> io::Result<T> {
     let stream = UnixStream::connect(socket).await?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -64,20 +65,8 @@ async fn exchange<T: DeserializeOwned>(
         .header(CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))
         .map_err(io::Error::other)?;
-    let answered = async {
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        Ok::<_, io::Error>(body.collect().await.map_err(io::Error::other)?.to_bytes())
-    };
-    let mut answered = std::pin::pin!(answered);
-    // The connection is driven here and not by a task of its own: it ends with the question.
-    let text = tokio::select! {
-        biased;
-        text = &mut answered => text?,
-        ended = connection => {
-            ended.map_err(io::Error::other)?;
-            answered.await?
-        }
-    };
-    serde_json::from_slice(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    let answer = switchback_http::exchange(stream, request, LIMITS).await;
+    let answer = answer.map_err(io::Error::other)?;
+    serde_json::from_slice(answer.body())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

@@ -1,20 +1,17 @@
 //! One GET: connect, ask, read a bounded answer. Not here: time limits, which are the caller's.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use http_body_util::Empty;
 use hyper::header::{AUTHORIZATION, HeaderValue};
-use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, StatusCode, Uri};
 use switchback_domain::metric::Endpoint;
 use switchback_domain::with_causes;
+use switchback_http::{Limits, Longer, exchange};
 use tokio::net::TcpStream;
 
 /// Larger documents hold more than a number.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Larger heads are no answer.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
+const LIMITS: Limits =
+    Limits { head_bytes_max: 32 * 1024, body_bytes_max: 1024 * 1024, longer: Longer::Refused };
 
 /// An answer, whole.
 pub(crate) struct Page {
@@ -36,20 +33,10 @@ pub(crate) async fn get(endpoint: &Endpoint, suffix: &str) -> Result<Page, Strin
     let request = request(endpoint, &uri)?;
     let stream = TcpStream::connect(address).await;
     let stream = stream.map_err(|error| format!("cannot connect to {host}: {error}"))?;
-    let mut client = http1::Builder::new();
-    let handshake = client.max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| not_http(&error))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| not_http(&error))?;
-        read(response).await
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        biased;
-        page = &mut exchange => page,
-        // The peer has closed; what it said before may still be waiting to be read.
-        _ = &mut connection => exchange.await,
-    }
+    let answer = exchange(stream, request, LIMITS).await.map_err(|error| with_causes(&error))?;
+    let (head, body) = answer.into_parts();
+    let date = head.headers.get("date").and_then(|date| date.to_str().ok());
+    Ok(Page { status: head.status, date: date.map(str::to_owned), body: body.into() })
 }
 
 fn request(endpoint: &Endpoint, uri: &Uri) -> Result<Request<Empty<Bytes>>, String> {
@@ -73,24 +60,4 @@ fn request(endpoint: &Endpoint, uri: &Uri) -> Result<Request<Empty<Bytes>>, Stri
         request.headers_mut().insert(AUTHORIZATION, value);
     }
     Ok(request)
-}
-
-async fn read(response: Response<Incoming>) -> Result<Page, String> {
-    let status = response.status();
-    let date = response.headers().get("date").and_then(|date| date.to_str().ok());
-    let date = date.map(str::to_owned);
-    let (mut incoming, mut body) = (response.into_body(), Vec::new());
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| format!("{status}, then {}", not_http(&error)))?;
-        let chunk = frame.into_data().unwrap_or_default();
-        if body.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(format!("the answer is larger than {BODY_BYTES_MAX} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Page { status, date, body })
-}
-
-fn not_http(error: &hyper::Error) -> String {
-    format!("no valid HTTP answer: {}", with_causes(error))
 }

@@ -6,24 +6,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
+use hyper::{Request, Response};
 use switchback_domain::InstanceId;
 use switchback_domain::probe::{Probe, ProbeAction, ProbeResult};
 use switchback_domain::time::humane;
 use switchback_domain::with_causes;
+use switchback_http::{Limits, Longer, exchange};
 use switchback_ports::{Prober, Runtime};
 use tokio::net::TcpStream;
 
-/// More of a body is not read.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// More of a body is not read; larger heads are no answer to a probe.
+const LIMITS: Limits =
+    Limits { head_bytes_max: 16 * 1024, body_bytes_max: 64 * 1024, longer: Longer::Cut };
 /// More of a body is not shown.
 const BODY_SHOWN_MAX: usize = 200;
-/// Larger heads are no answer to a probe.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// What `"status"` may say in a passing answer.
 const GOOD_STATUS: [&str; 5] = ["healthy", "ok", "up", "pass", "ready"];
 
@@ -39,7 +36,7 @@ pub async fn probe(
         ProbeAction::Http { path } => {
             let tried = tokio::time::timeout(probe.timeout, get(address, path)).await;
             let answer = tried.unwrap_or_else(|_| Err(no_answer(probe)));
-            let result = answer.map_or_else(failure, judge);
+            let result = answer.map_or_else(failure, |answer| judge(&answer));
             ProbeResult { detail: format!("GET {path}: {}", result.detail), ..result }
         }
         ProbeAction::Tcp => {
@@ -89,14 +86,7 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     connected.map_err(|error| format!("cannot connect to {address}: {error}"))
 }
 
-/// An answer, as far as it was read.
-#[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    body: Vec<u8>,
-}
-
-async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
+async fn get(address: SocketAddr, path: &str) -> Result<Response<Bytes>, String> {
     let request = Request::get(path)
         .header("host", address.to_string())
         .header("user-agent", "switchback-probe")
@@ -104,48 +94,16 @@ async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
         .header("connection", "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| format!("not a path: {error}"))?;
-    let stream = TokioIo::new(connect(address).await?);
-    let mut client = http1::Builder::new();
-    let handshake = client.max_buf_size(HEAD_BYTES_MAX).handshake(stream).await;
-    let (mut sender, connection) = handshake.map_err(|error| not_http(&error))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| not_http(&error))?;
-        read(response).await
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // The peer has closed; what it said before may still be waiting to be read.
-        _ = &mut connection => exchange.await,
-    }
-}
-
-async fn read(response: Response<Incoming>) -> Result<Answer, String> {
-    let status = response.status();
-    let (mut incoming, mut body) = (response.into_body(), Vec::new());
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| format!("{status}, then {}", not_http(&error)))?;
-        let data = frame.into_data().unwrap_or_default();
-        let room = BODY_BYTES_MAX - body.len();
-        body.extend_from_slice(&data[..data.len().min(room)]);
-        if body.len() >= BODY_BYTES_MAX {
-            break;
-        }
-    }
-    Ok(Answer { status, body })
-}
-
-fn not_http(error: &hyper::Error) -> String {
-    format!("no valid HTTP answer: {}", with_causes(error))
+    let stream = connect(address).await?;
+    exchange(stream, request, LIMITS).await.map_err(|error| with_causes(&error))
 }
 
 /// 200 to 399 passes, unless a JSON body says that the service is not well.
-fn judge(answer: Answer) -> ProbeResult {
-    let Answer { status, body } = answer;
+fn judge(answer: &Response<Bytes>) -> ProbeResult {
+    let (status, body) = (answer.status(), answer.body());
     let good_code = (200..400).contains(&status.as_u16());
-    let passed = good_code && says_well(&body);
-    let shown = shown(&body);
+    let passed = good_code && says_well(body);
+    let shown = shown(body);
     if passed || shown.is_empty() {
         return ProbeResult { passed, detail: status.to_string() };
     }
