@@ -54,7 +54,7 @@ pub(crate) fn exact_test(reader: &mut Reader, node: &Node) -> Option<ExactTest> 
         return reader.boolean(node).unwrap_or(true).then_some(default);
     }
     let fields = reader.fields(node, &EXACT_TEST);
-    let alpha = fields.read("alpha", reader, alpha);
+    let alpha = fields.read("alpha", reader, |r, node| chance(r, node, "1%"));
     let error_ratio = fields.read("error_ratio", reader, |r, node| r.number(node, 1.0..=1.9));
     let tolerance = fields.read("latency_tolerance", reader, tolerance);
     let warm_up = fields.read("warm_up", reader, warm_up);
@@ -68,12 +68,13 @@ pub(crate) fn exact_test(reader: &mut Reader, node: &Node) -> Option<ExactTest> 
     })
 }
 
-fn alpha(reader: &mut Reader, node: &Node) -> Option<f64> {
+/// A chance of a false alarm; a small one is `such_as`.
+pub(super) fn chance(reader: &mut Reader, node: &Node, such_as: &str) -> Option<f64> {
     let alpha = reader.share(node)?;
     if alpha > 0.0 && alpha <= 0.5 {
         return Some(alpha);
     }
-    let hint = "write a small chance, such as 1%";
+    let hint = format!("write a small chance, such as {such_as}");
     reader.report(node, Code::OutOfRange, "is not above 0 and at most 50%", hint);
     None
 }

@@ -9,6 +9,7 @@ use switchback_domain::metric::{
 
 use crate::diagnostic::Code;
 use crate::reader::{Fields, Reader};
+use crate::section::exact_test::chance;
 use crate::section::template::{self, Scope};
 use crate::table::{Field, Kind, Table, field};
 use crate::value::{Node, Value};
@@ -290,7 +291,8 @@ fn rule(reader: &mut Reader, fields: &Fields<'_>) -> Option<MetricRule> {
     }
     if counters.is_some() {
         let ratio_max = fields.read("odds_ratio", reader, |r, node| r.number(node, 1.0..=10.0));
-        let alpha = fields.read("alpha", reader, alpha).unwrap_or(ALPHA);
+        let alpha = fields.read("alpha", reader, |r, node| chance(r, node, "0.1%"));
+        let alpha = alpha.unwrap_or(ALPHA);
         return Some(MetricRule::Odds { ratio_max: ratio_max.unwrap_or(1.0), alpha });
     }
     if conditions.is_none() {
@@ -334,16 +336,6 @@ fn condition(reader: &mut Reader, node: &Node) -> Option<Condition> {
             None
         }
     }
-}
-
-fn alpha(reader: &mut Reader, node: &Node) -> Option<f64> {
-    let alpha = reader.share(node)?;
-    if alpha > 0.0 && alpha <= 0.5 {
-        return Some(alpha);
-    }
-    let hint = "write a small chance, such as 0.1%";
-    reader.report(node, Code::OutOfRange, "is not above 0 and at most 50%", hint);
-    None
 }
 
 fn queries(
@@ -397,26 +389,24 @@ fn queries(
 }
 
 fn query_text(reader: &mut Reader, node: &Node, source: &MetricSource) -> Option<String> {
-    match source {
-        MetricSource::DataPlane => reader.word(node, &FIGURES).map(str::to_owned),
-        MetricSource::Prometheus(_) => {
-            let text = template::text(reader, node, Scope::Metric)?;
-            if !text.trim().is_empty() {
-                return Some(text);
-            }
-            reader.report(node, Code::OutOfRange, "asks for nothing", "write PromQL");
-            None
+    if *source == MetricSource::DataPlane {
+        return reader.word(node, &FIGURES).map(str::to_owned);
+    }
+    let text = template::text(reader, node, Scope::Metric)?;
+    let (is_good, code, message, hint) = match source {
+        MetricSource::DataPlane | MetricSource::Prometheus(_) => {
+            (!text.trim().is_empty(), Code::OutOfRange, "asks for nothing", "write PromQL")
         }
         MetricSource::Json(_) => {
-            let text = template::text(reader, node, Scope::Metric)?;
-            if text.starts_with('/') {
-                return Some(text);
-            }
             let hint = "write a JSON pointer such as `/errors/rate`";
-            reader.report(node, Code::Path, "is not a JSON pointer", hint);
-            None
+            (text.starts_with('/'), Code::Path, "is not a JSON pointer", hint)
         }
+    };
+    if is_good {
+        return Some(text);
     }
+    reader.report(node, code, message, hint);
+    None
 }
 
 fn check_baseline(
