@@ -3,8 +3,6 @@
 
 use std::fs;
 
-use switchback_domain::Outcome;
-
 use crate::recipe::Recipe;
 use crate::site::{Site, wait_for};
 
@@ -21,25 +19,12 @@ fn tested(recipe: &mut Recipe) {
     recipe.set("rollback", format!("{{exact_test: {{warm_up: 0s}}, triggers: {{{off}}}}}"));
 }
 
-/// Deploys the version `bad`, which must be taken back for this rule; answers its id and how many
-/// requests it failed.
-fn taken_back(site: &Site, rule: &str) -> (String, u64) {
-    let ended = site.deploy("bad").exits(1).json();
-    assert_eq!(ended["outcome"], "rolled_back", "{ended:#}");
-    let id = ended["id"].as_str().expect("it has an id").to_owned();
-    let detail = site.wait(site.client().rollout(&id)).expect("it is known");
-    let verdict = detail.verdict.expect("it was judged");
-    let cause = verdict.cause().expect("something was wrong");
-    assert_eq!((cause.rule.as_str(), cause.outcome), (rule, Outcome::Regressed), "{verdict:#?}");
-    (id, detail.summary.candidate_failed)
-}
-
 #[test]
 fn a_version_that_fails_is_back_after_a_handful_of_requests_and_the_verdict_can_be_had_again() {
     let site = Site::with("latency=2ms bad:error_rate=0.05", tested);
     site.up();
     let load = site.load(300);
-    let (id, failed) = taken_back(&site, "errors");
+    let (id, failed) = site.bad_is_taken_back("errors");
     assert!((3..=20).contains(&failed), "{failed} requests failed");
     let report = site.stop(load);
     assert_eq!(report.failures.total(), 0, "{report:#?}");
@@ -73,7 +58,7 @@ fn a_version_that_is_only_slower_is_taken_back_without_a_failed_request() {
     let site = Site::with("latency=20ms bad:latency=60ms", tested);
     site.up();
     let load = site.load(300);
-    let (_, failed) = taken_back(&site, "latency");
+    let (_, failed) = site.bad_is_taken_back("latency");
     assert_eq!(failed, 0);
     site.nothing_was_lost(load);
 }

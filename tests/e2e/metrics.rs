@@ -50,13 +50,7 @@ fn a_number_of_a_json_document_takes_a_version_back_and_passes_a_good_one() {
     let site = Site::with("", |recipe| watched(recipe, source, ""));
     site.up();
     let load = site.load_when_serving();
-    let ended = site.deploy("bad").exits(1).json();
-    assert_eq!(ended["outcome"], "rolled_back", "{ended:#}");
-    let id = ended["id"].as_str().expect("it has an id").to_owned();
-    let detail = site.wait(site.client().rollout(&id)).expect("it is known");
-    let verdict = detail.verdict.expect("it was judged");
-    let cause = verdict.cause().expect("something was wrong");
-    assert_eq!(cause.rule, "metric.refunds", "{verdict:#?}");
+    let (id, _) = site.bad_is_taken_back("metric.refunds");
     let told = site.run(&["explain", &id]).exits(0).stdout;
     for part in ["refunds (JSON", "0.5", "success `result < 0.1`"] {
         assert!(told.contains(part), "{part:?} is not in\n{told}");

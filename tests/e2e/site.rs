@@ -15,7 +15,7 @@ use serde_json::Value;
 use switchback_api::client::{Follow, Progress};
 use switchback_api::{Client, Ledger, RolloutEvent, RolloutSummary, ServiceStatus, Status};
 use switchback_demo::load::{Load, LoadHandle, LoadOptions, LoadReport};
-use switchback_domain::socket_path;
+use switchback_domain::{Outcome, socket_path};
 
 use crate::process::{self, Process, Role};
 use crate::recipe::{BINARY, Recipe};
@@ -174,6 +174,23 @@ impl Site {
     /// The same, not waited for.
     pub(crate) fn spawn_deploy(&self, version: &str) -> Running {
         self.spawn(&["deploy", "web", "--version", version, "--json"])
+    }
+
+    /// Deploys the version `bad`, which must be taken back for this rule; answers its id and how
+    /// many requests it failed.
+    pub(crate) fn bad_is_taken_back(&self, rule: &str) -> (String, u64) {
+        let ended = self.deploy("bad").exits(1).json();
+        assert_eq!(ended["outcome"], "rolled_back", "{ended:#}");
+        let id = ended["id"].as_str().expect("it has an id").to_owned();
+        let detail = self.wait(self.client().rollout(&id)).expect("it is known");
+        let verdict = detail.verdict.expect("it was judged");
+        let cause = verdict.cause().expect("something was wrong");
+        assert_eq!(
+            (cause.rule.as_str(), cause.outcome),
+            (rule, Outcome::Regressed),
+            "{verdict:#?}"
+        );
+        (id, detail.summary.candidate_failed)
     }
 
     /// Deploys a version, unwatched; the rollout's id.

@@ -25,20 +25,16 @@ fn reset(stream: TcpStream) {
 async fn an_instance_that_resets_its_connections_is_at_fault_where_it_owed_an_answer() {
     let (proxy, listen) = (Running::start().await, free_address());
     let seen = Arc::new(Semaphore::new(0));
-    let may_reset = Arc::clone(&seen);
-    let address = raw_instance(move |mut stream| {
-        let seen = Arc::clone(&may_reset);
-        async move {
-            let head = read_head(&mut stream).await;
-            let answer: &[u8] = match head.split(' ').nth(1) {
-                Some("/half") => b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
-                Some("/whole") => b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfull",
-                _ => return reset(stream),
-            };
-            stream.write_all(answer).await.unwrap();
-            seen.acquire().await.unwrap().forget();
-            reset(stream);
-        }
+    let address = sharing(&seen, |seen, mut stream| async move {
+        let head = read_head(&mut stream).await;
+        let answer: &[u8] = match head.split(' ').nth(1) {
+            Some("/half") => b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
+            Some("/whole") => b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfull",
+            _ => return reset(stream),
+        };
+        stream.write_all(answer).await.unwrap();
+        seen.acquire().await.unwrap().forget();
+        reset(stream);
     })
     .await;
     proxy.plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();

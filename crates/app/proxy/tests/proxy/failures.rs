@@ -143,19 +143,15 @@ async fn an_instance_that_hangs_is_given_up_in_time() {
 async fn a_client_that_leaves_is_counted_and_its_request_is_cancelled() {
     let (proxy, listen) = (Running::start().await, free_address());
     let cancelled = Arc::new(AtomicU64::new(0));
-    let counting = Arc::clone(&cancelled);
-    let address = raw_instance(move |mut stream| {
-        let counting = Arc::clone(&counting);
-        async move {
-            let head = read_head(&mut stream).await;
-            if head.starts_with("GET /body") {
-                let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
-                stream.write_all(begun).await.unwrap();
-            }
-            // The end of the connection is the cancellation.
-            let _ = stream.read_to_end(&mut Vec::new()).await;
-            counting.fetch_add(1, Ordering::SeqCst);
+    let address = sharing(&cancelled, |cancelled, mut stream| async move {
+        let head = read_head(&mut stream).await;
+        if head.starts_with("GET /body") {
+            let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+            stream.write_all(begun).await.unwrap();
         }
+        // The end of the connection is the cancellation.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        cancelled.fetch_add(1, Ordering::SeqCst);
     })
     .await;
     proxy.plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
@@ -257,18 +253,14 @@ async fn connections_that_rested_and_were_closed_are_not_used_again() {
 async fn a_request_with_a_body_is_never_sent_twice() {
     let (proxy, listen) = (Running::start().await, free_address());
     let seen = Arc::new(AtomicU64::new(0));
-    let counting = Arc::clone(&seen);
     // Answers one request per connection and breaks off at the second, after reading it.
-    let address = raw_instance(move |mut stream| {
-        let counting = Arc::clone(&counting);
-        async move {
-            read_head(&mut stream).await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-            if read_head(&mut stream).await.is_empty() {
-                return;
-            }
-            counting.fetch_add(1, Ordering::SeqCst);
+    let address = sharing(&seen, |seen, mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        if read_head(&mut stream).await.is_empty() {
+            return;
         }
+        seen.fetch_add(1, Ordering::SeqCst);
     })
     .await;
     proxy.plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();

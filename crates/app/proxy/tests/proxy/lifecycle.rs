@@ -1,7 +1,9 @@
 //! The data plane as a process: started, adopted, killed, restored, stopped.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_dataplane::{Error, Options, ProxyDataPlane};
@@ -9,6 +11,7 @@ use switchback_ports::DataPlane;
 use switchback_ports::data_plane::Error as PortError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 
 use super::support::*;
 
@@ -22,6 +25,23 @@ pub(crate) fn plane(state_dir: impl Into<PathBuf>) -> ProxyDataPlane {
     let mut options = Options::new(state_dir, host());
     options.arguments = vec!["--codec".into(), super::CODEC_NAME.into()];
     ProxyDataPlane::new(options)
+}
+
+/// A data plane in a directory of its own, just started, and a free address.
+pub(crate) async fn started() -> (tempfile::TempDir, ProxyDataPlane, SocketAddr) {
+    let directory = tempfile::tempdir().unwrap();
+    let plane = plane(directory.path());
+    plane.ensure_started().await.unwrap();
+    (directory, plane, free_address())
+}
+
+/// The same, serving a version that answers `done` to one request for every permit.
+pub(crate) async fn started_gated()
+-> (tempfile::TempDir, ProxyDataPlane, SocketAddr, Arc<Semaphore>) {
+    let (directory, plane, listen) = started().await;
+    let (address, gate) = gated("done").await;
+    plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
+    (directory, plane, listen, gate)
 }
 
 /// Kills a process and waits until the kernel has taken it away.
@@ -176,11 +196,7 @@ async fn a_table_that_cannot_be_saved_is_served_and_reported() {
 
 #[tokio::test]
 async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
-    let (address, gate) = gated("done").await;
-    plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
+    let (_directory, plane, listen, gate) = started_gated().await;
     let long = tokio::spawn(async move { client(listen).await.send_request(get("/")).await });
     let in_flight = async || plane.report().await.unwrap().arms[0].in_flight;
     eventually("it is on its way", async || in_flight().await == 1).await;

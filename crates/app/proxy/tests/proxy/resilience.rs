@@ -260,22 +260,18 @@ async fn what_failed_is_repeated_elsewhere_within_the_budget() {
 async fn the_last_good_answer_then_the_configured_one_are_better_than_none() {
     let (proxy, listen) = (Running::start().await, free_address());
     let gone = Arc::new(AtomicBool::new(false));
-    let life = Arc::clone(&gone);
-    let address = raw_instance(move |mut stream| {
-        let life = Arc::clone(&life);
-        async move {
-            loop {
-                let head = read_head(&mut stream).await;
-                if head.is_empty() || life.load(Ordering::SeqCst) {
-                    return;
-                }
-                let more = if head.starts_with("GET /own") { "set-cookie: a=b\r\n" } else { "" };
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-type: x/y\r\n{more}transfer-encoding: chunked\
-                     \r\n\r\n3\r\nold\r\n0\r\n\r\n"
-                );
-                stream.write_all(answer.as_bytes()).await.unwrap();
+    let address = sharing(&gone, |gone, mut stream| async move {
+        loop {
+            let head = read_head(&mut stream).await;
+            if head.is_empty() || gone.load(Ordering::SeqCst) {
+                return;
             }
+            let more = if head.starts_with("GET /own") { "set-cookie: a=b\r\n" } else { "" };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: x/y\r\n{more}transfer-encoding: chunked\
+                 \r\n\r\n3\r\nold\r\n0\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
         }
     });
     let answer = StaticAnswer {

@@ -249,17 +249,12 @@ async fn the_continue_is_sent_when_it_is_needed_and_only_then() {
 #[tokio::test]
 async fn interim_answers_reach_the_client_before_the_answer_does() {
     let go = Arc::new(tokio::sync::Semaphore::new(0));
-    let gate = Arc::clone(&go);
-    let address = raw_instance(move |mut stream| {
-        let gate = Arc::clone(&gate);
-        async move {
-            read_head(&mut stream).await;
-            let hints =
-                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
-            stream.write_all(hints).await.unwrap();
-            gate.acquire().await.unwrap().forget();
-            stream.write_all(OK).await.unwrap();
-        }
+    let address = sharing(&go, |gate, mut stream| async move {
+        read_head(&mut stream).await;
+        let hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+        stream.write_all(hints).await.unwrap();
+        gate.acquire().await.unwrap().forget();
+        stream.write_all(OK).await.unwrap();
     });
     let (_proxy, listen) = serving(address.await).await;
     let mut stream = TcpStream::connect(listen).await.unwrap();

@@ -198,6 +198,17 @@ where
     address
 }
 
+/// The same, with something that all its connections share.
+pub(crate) async fn sharing<T, F, R>(shared: &Arc<T>, serve: F) -> SocketAddr
+where
+    T: Send + Sync + 'static,
+    F: Fn(Arc<T>, TcpStream) -> R + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let shared = Arc::clone(shared);
+    raw_instance(move |stream| serve(Arc::clone(&shared), stream)).await
+}
+
 /// An instance that can be killed: aborting the task closes its listener and every connection.
 pub(crate) async fn mortal(name: &'static str) -> (SocketAddr, tokio::task::AbortHandle) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

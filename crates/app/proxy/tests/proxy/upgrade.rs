@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 
-use super::lifecycle::{host, kill, kill_nine, plane};
+use super::lifecycle::{host, kill, kill_nine, plane, started, started_gated};
 use super::support::*;
 
 fn is_own() -> bool {
@@ -121,9 +121,7 @@ async fn connections_to_instances_go_to_the_new_process_too() {
         }
     })
     .await;
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
+    let (_directory, plane, listen) = started().await;
     plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -173,9 +171,7 @@ async fn a_new_process_that_never_gets_ready_is_ended_and_the_old_one_serves() {
 
 #[tokio::test]
 async fn an_authority_that_comes_by_during_an_upgrade_is_answered() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
+    let (_directory, plane, listen) = started().await;
     let mut table = single(1, listen, "v1", &[version("v1").await]);
     table.challenges.insert("token".to_owned(), "token.thumb".to_owned());
     plane.publish(&table).await.unwrap();
@@ -190,9 +186,7 @@ async fn an_authority_that_comes_by_during_an_upgrade_is_answered() {
 
 #[tokio::test]
 async fn bytes_that_nobody_has_read_move_with_their_connection() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
+    let (_directory, plane, listen) = started().await;
     plane.publish(&single(1, listen, "v1", &[version("v1").await])).await.unwrap();
     let mut halves = Vec::new();
     for _ in 0..50 {
@@ -215,11 +209,7 @@ async fn bytes_that_nobody_has_read_move_with_their_connection() {
 
 #[tokio::test]
 async fn what_is_in_flight_ends_in_the_old_process_and_counts_in_the_new_one() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
-    let (address, gate) = gated("done").await;
-    plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
+    let (_directory, plane, listen, gate) = started_gated().await;
     let mut client = client(listen).await;
     let long = client.send_request(get("/"));
     let long = tokio::spawn(long);
@@ -250,9 +240,7 @@ async fn what_is_in_flight_ends_in_the_old_process_and_counts_in_the_new_one() {
 
 #[tokio::test]
 async fn a_tunnel_outlives_upgrades_and_the_process_that_holds_it_follows_new_tables() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
+    let (_directory, plane, listen) = started().await;
     plane.publish(&single(1, listen, "v1", &[echo().await])).await.unwrap();
     let mut tunnel = open_tunnel(listen).await;
     for counter in 2..5 {
@@ -380,11 +368,8 @@ async fn hear(stream: &mut tokio::net::UnixStream) -> String {
 
 #[tokio::test]
 async fn an_old_process_that_is_killed_has_its_requests_counted_as_cut() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
+    let (_directory, plane, listen, _gate) = started_gated().await;
     let first = plane.ensure_started().await.unwrap();
-    let (address, _gate) = gated("done").await;
-    plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
     let long = tokio::spawn(async move { client(listen).await.send_request(get("/")).await });
     eventually("it is on its way", async || stats(&plane).await.1 == 1).await;
     plane.upgrade(None).await.unwrap();
@@ -400,11 +385,7 @@ async fn an_old_process_that_is_killed_has_its_requests_counted_as_cut() {
 
 #[tokio::test]
 async fn when_the_new_process_dies_the_old_one_finishes_under_the_next() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
-    let (address, gate) = gated("done").await;
-    plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
+    let (_directory, plane, listen, gate) = started_gated().await;
     let mut client = client(listen).await;
     let long = tokio::spawn(client.send_request(get("/")));
     eventually("it is on its way", async || stats(&plane).await.1 == 1).await;
@@ -428,11 +409,7 @@ async fn when_the_new_process_dies_the_old_one_finishes_under_the_next() {
 
 #[tokio::test]
 async fn a_stop_waits_for_the_old_process_too() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
-    let (address, gate) = gated("done").await;
-    plane.publish(&single(1, listen, "v1", &[address])).await.unwrap();
+    let (_directory, plane, listen, gate) = started_gated().await;
     let long = tokio::spawn(async move { client(listen).await.send_request(get("/")).await });
     eventually("it is on its way", async || stats(&plane).await.1 == 1).await;
     let upgraded = plane.upgrade(None).await.unwrap();
@@ -448,9 +425,7 @@ async fn a_stop_waits_for_the_old_process_too() {
 
 #[tokio::test]
 async fn requests_lose_nothing_while_processes_take_over_from_each_other() {
-    let directory = tempfile::tempdir().unwrap();
-    let (plane, listen) = (plane(directory.path()), free_address());
-    plane.ensure_started().await.unwrap();
+    let (_directory, plane, listen) = started().await;
     plane.publish(&single(1, listen, "v1", &[version("v1").await])).await.unwrap();
     let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let mut load = tokio::task::JoinSet::new();

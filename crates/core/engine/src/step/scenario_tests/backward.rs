@@ -11,6 +11,19 @@ fn rolling_of_three() -> RolloutPolicy {
     RolloutPolicy { replicas: 3, ..policy(StrategyKind::Rolling) }
 }
 
+/// A rolling update from three instances of v1 to v2 that has come so many instances far.
+fn rolled_on_by(count: usize) -> Story {
+    let mut story = Story::serving(&rolling_of_three());
+    story.deploy("v2", &rolling_of_three());
+    story.way_back(&[]);
+    for new in 1..=count {
+        story.ready("v2", new);
+        story.acknowledge();
+        story.ready("v1", 3 - new);
+    }
+    story
+}
+
 /// It ends rolled back to v1, which never lost an instance, and v2 is gone.
 fn rolled_back(mut story: Story, cause: CauseKind) -> Story {
     assert!(["RollingBack", "Idle"].contains(&story.phase().as_str()), "{}", story.phase());
@@ -184,14 +197,7 @@ fn a_data_plane_that_never_acknowledges_stops_the_climb_and_the_way_back_until_i
 
 #[test]
 fn a_rolling_update_comes_back_no_faster_than_its_old_instances_do() {
-    let mut story = Story::serving(&rolling_of_three());
-    story.deploy("v2", &rolling_of_three());
-    story.way_back(&[]);
-    for (new, old) in [(1, 2), (2, 1)] {
-        story.ready("v2", new);
-        story.acknowledge();
-        story.ready("v1", old);
-    }
+    let mut story = rolled_on_by(2);
     assert_eq!(
         (story.wanted(), story.split()),
         ("v1=1 v2=3".into(), "v1 33.34%, v2 66.66%".into())
@@ -217,14 +223,7 @@ fn a_rolling_update_comes_back_no_faster_than_its_old_instances_do() {
 
 #[test]
 fn old_instances_that_do_not_come_back_in_time_leave_all_traffic_to_those_that_do() {
-    let mut story = Story::serving(&rolling_of_three());
-    story.deploy("v2", &rolling_of_three());
-    story.way_back(&[]);
-    for (new, old) in [(1, 2), (2, 1)] {
-        story.ready("v2", new);
-        story.acknowledge();
-        story.ready("v1", old);
-    }
+    let mut story = rolled_on_by(2);
     story.abort().unwrap();
     story.see("v1", &[Ready, Starting, Starting]);
     story.after(59);
@@ -238,12 +237,7 @@ fn old_instances_that_do_not_come_back_in_time_leave_all_traffic_to_those_that_d
 
 #[test]
 fn when_the_candidate_is_dead_the_baseline_takes_all_with_whatever_it_has() {
-    let mut story = Story::serving(&rolling_of_three());
-    story.deploy("v2", &rolling_of_three());
-    story.way_back(&[]);
-    story.ready("v2", 1);
-    story.acknowledge();
-    story.ready("v1", 2);
+    let mut story = rolled_on_by(1);
     story.see("v2", &[CrashLoop]);
     assert_eq!(story.split(), "v1 100%");
 }
@@ -265,12 +259,7 @@ fn instances_that_drain_are_given_their_time_before_a_rollback_is_called_stuck()
 
 #[test]
 fn a_baseline_that_cannot_come_back_is_stuck_loudly_and_heals_by_itself() {
-    let mut story = Story::serving(&rolling_of_three());
-    story.deploy("v2", &rolling_of_three());
-    story.way_back(&[]);
-    story.ready("v2", 1);
-    story.acknowledge();
-    story.ready("v1", 2);
+    let mut story = rolled_on_by(1);
     story.ready("v2", 2);
     story.acknowledge();
     story.see("v1", &[Exited, CrashLoop]);
