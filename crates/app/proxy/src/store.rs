@@ -1,7 +1,7 @@
 //! The last table on disk: written whole or not at all, read at the start.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use switchback_ports::crash_point;
@@ -30,11 +30,10 @@ impl Store {
     }
 
     fn replace(&self, path: &Path, table: &Table) -> io::Result<()> {
-        let content = serde_json::to_vec(table)?;
         let temporary = path.with_extension("json.new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&content)?;
-        file.sync_all()?;
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        serde_json::to_writer(&mut file, table)?;
+        file.into_inner()?.sync_all()?;
         crash_point("table before rename");
         fs::rename(&temporary, path)?;
         File::open(&self.directory)?.sync_all()

@@ -127,11 +127,13 @@ impl<T> Split<T> {
     }
 
     /// Checks that the shares sum to the whole.
-    pub fn new(shares: Vec<(T, Weight)>) -> Result<Self, Error> {
+    pub fn new(mut shares: Vec<(T, Weight)>) -> Result<Self, Error> {
         let sum: u64 = shares.iter().map(|(_, weight)| u64::from(weight.0)).sum();
         if !shares.is_empty() && sum != u64::from(Weight::ALL.0) {
             return Err(Error::Sum(sum));
         }
+        // A table has 10,000 of them, which have just been read.
+        shares.shrink_to_fit();
         Ok(Self(shares))
     }
 

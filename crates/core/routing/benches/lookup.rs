@@ -15,7 +15,7 @@ use switchback_domain::{
     EnvironmentName, InstanceId, ReleaseId, ServiceKey, ServiceName, Split, Version, Weight,
 };
 use switchback_routing::{
-    Arm, ArmId, Candidate, Endpoint, RequestView, Route, Router, Steering, Table,
+    Arm, ArmId, Candidate, Endpoint, RequestView, Route, Router, Steered, Table,
 };
 
 const ROUTES: usize = 10_000;
@@ -127,8 +127,8 @@ fn table(hosts: usize, rules: &RouteRules, listen: SocketAddr) -> Table {
     });
     let [old, new] = arms.each_ref().map(|arm| arm.id.release.clone());
     let candidate = Candidate { release: new.clone(), salt: "r1".to_owned(), open: true };
-    let steering =
-        Steering { rules: rules.clone(), candidate: Some(candidate), ..Steering::default() };
+    let steered =
+        Steered { rules: rules.clone(), candidate: Some(candidate), ..Steered::default() };
     let route = |n: usize| Route {
         service: key.clone(),
         listen,
@@ -136,7 +136,7 @@ fn table(hosts: usize, rules: &RouteRules, listen: SocketAddr) -> Table {
         path_prefix: prefix(n / hosts),
         timeout: Duration::from_secs(30),
         split: Split::between(old.clone(), new.clone(), Weight::from_percent(10)),
-        steering: steering.clone(),
+        steering: steered.clone().into(),
         tls: None,
     };
     let routes = (0..ROUTES).map(route).collect();

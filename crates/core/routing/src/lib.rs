@@ -23,4 +23,4 @@ pub use host::bare_host;
 pub use pattern::{Pattern, PatternError};
 pub use request::{Headers, RequestView};
 pub use router::Router;
-pub use table::{Arm, ArmId, Candidate, Endpoint, Route, Steering, Table};
+pub use table::{Arm, ArmId, Candidate, Endpoint, Route, Steered, Steering, Table};

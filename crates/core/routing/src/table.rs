@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use switchback_domain::acme::CHALLENGE_PREFIX;
 use switchback_domain::route::{RouteMode, RouteRules};
 use switchback_domain::tls::{TlsSpec, UpstreamSpec};
@@ -45,6 +47,7 @@ pub struct Route {
     /// The address to listen on.
     pub listen: SocketAddr,
     /// Host names, lower case, `*.example.com` for one wildcard label; empty takes every host.
+    #[serde(deserialize_with = "exactly")]
     pub hosts: Vec<String>,
     /// Only paths below this one; `/` takes all. The longest matching prefix wins.
     pub path_prefix: String,
@@ -58,7 +61,7 @@ pub struct Route {
     pub steering: Steering,
     /// How its clients are spoken to when not in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsSpec>,
+    pub tls: Option<Box<TlsSpec>>,
 }
 
 impl Route {
@@ -71,8 +74,8 @@ impl Route {
             path_prefix: spec.path_prefix.clone(),
             timeout: spec.timeout,
             split,
-            steering: Steering { rules: spec.rules.clone(), ..Steering::default() },
-            tls: spec.tls.clone(),
+            steering: Steered { rules: spec.rules.clone(), ..Steered::default() }.into(),
+            tls: spec.tls.clone().map(Box::new),
         }
     }
 
@@ -90,11 +93,60 @@ impl Route {
     }
 }
 
-/// What beside address, host, prefix and split decides where a request goes. The default decides
-/// nothing.
+/// Without the room for more that reading leaves: as much as the name itself, 10,000 times.
+fn exactly<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let mut hosts = Vec::deserialize(deserializer)?;
+    hosts.shrink_to_fit();
+    Ok(hosts)
+}
+
+/// What beside address, host, prefix and split decides where a request goes: [`Steered`], which
+/// takes no room where nothing does. A table may have 10,000 routes, of which few are steered.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Steering(Option<Box<Steered>>);
+
+static UNSTEERED: LazyLock<Steered> = LazyLock::new(Steered::default);
+
+impl Steering {
+    /// Whether nothing but the split decides.
+    pub fn is_default(&self) -> bool {
+        **self == *UNSTEERED
+    }
+}
+
+impl From<Steered> for Steering {
+    fn from(steered: Steered) -> Self {
+        Self((steered != *UNSTEERED).then(|| Box::new(steered)))
+    }
+}
+
+impl Deref for Steering {
+    type Target = Steered;
+
+    fn deref(&self) -> &Steered {
+        self.0.as_deref().unwrap_or(&UNSTEERED)
+    }
+}
+
+impl DerefMut for Steering {
+    fn deref_mut(&mut self) -> &mut Steered {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl PartialEq for Steering {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Steering {}
+
+/// What steers a route. The default decides nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Steering {
+pub struct Steered {
     /// As configured.
     #[serde(skip_serializing_if = "RouteRules::is_default")]
     pub rules: RouteRules,
@@ -104,13 +156,6 @@ pub struct Steering {
     /// What an operator has it do.
     #[serde(skip_serializing_if = "is_serving")]
     pub mode: RouteMode,
-}
-
-impl Steering {
-    /// Whether nothing but the split decides.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 fn is_serving(mode: &RouteMode) -> bool {

@@ -127,7 +127,7 @@ impl Loader {
         old: &Book,
         mode: Mode,
     ) -> Result<(), String> {
-        let Some(spec) = &route.tls else { return Ok(()) };
+        let Some(spec) = route.tls.as_deref() else { return Ok(()) };
         // An order takes its time, and traffic does not wait for it.
         let mode = if spec.acme.is_some() { Mode::Lenient } else { mode };
         let in_force = old.sites.get(spec);

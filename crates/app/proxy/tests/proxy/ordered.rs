@@ -62,7 +62,7 @@ async fn an_ordered_certificate_is_waited_for_without_a_word_in_plain_text() {
     // Another order for the same host: the former serves on until it is there.
     let mut routes = routes;
     routes[0].hosts.push("c.test".to_owned());
-    routes[0].tls = Some(ordered(&pki, "two.pem", &["a.test", "c.test"]));
+    routes[0].tls = Some(Box::new(ordered(&pki, "two.pem", &["a.test", "c.test"])));
     proxy.plane.publish(&table_of(3, routes, instance)).await.unwrap();
     assert_eq!(shown().await, Some(first));
     let second = deliver(&pki, "two.pem", &["a.test", "c.test"]);

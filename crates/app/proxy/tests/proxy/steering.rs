@@ -13,7 +13,7 @@ use switchback_domain::route::{
 };
 use switchback_domain::{Split, Weight};
 use switchback_ports::DataPlane;
-use switchback_routing::{Candidate, Steering, Table};
+use switchback_routing::{Candidate, Steered, Table};
 
 /// `v1` serves, `v2` is brought in with this weight.
 fn rollout(
@@ -27,7 +27,7 @@ fn rollout(
     let mut table = table(counter, listen, vec![arm("v1", &[old]), arm("v2", &[new])], split);
     let candidate = Candidate { release: release("v2"), salt: "r1".to_owned(), open: true };
     table.routes[0].steering =
-        Steering { rules: rules.clone(), candidate: Some(candidate), ..Steering::default() };
+        Steered { rules: rules.clone(), candidate: Some(candidate), ..Steered::default() }.into();
     table
 }
 

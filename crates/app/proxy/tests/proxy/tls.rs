@@ -26,7 +26,7 @@ use super::support::*;
 /// A route for these hosts, to `v1`.
 pub(crate) fn route(listen: SocketAddr, hosts: &[&str], tls: TlsSpec) -> Route {
     let hosts = hosts.iter().map(ToString::to_string).collect();
-    Route { hosts, tls: Some(tls), ..sample_route(listen, Split::all(release("v1"))) }
+    Route { hosts, tls: Some(Box::new(tls)), ..sample_route(listen, Split::all(release("v1"))) }
 }
 
 pub(crate) fn table_of(counter: u64, routes: Vec<Route>, instance: SocketAddr) -> Table {
@@ -435,7 +435,7 @@ async fn a_client_resumes_its_tls_session_after_an_upgrade() {
     pki.issue("a", &["a.test"], |_| {});
     let mut table = single(1, listen, "v1", &[version("v1").await]);
     table.routes[0].hosts = vec!["a.test".to_owned()];
-    table.routes[0].tls = Some(pki.spec("a"));
+    table.routes[0].tls = Some(Box::new(pki.spec("a")));
     plane.publish(&table).await.unwrap();
     let config = pki.client(&["http/1.1"], None);
     assert_eq!(handshake(listen, &config).await, Some(HandshakeKind::Full));

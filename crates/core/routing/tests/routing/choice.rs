@@ -10,7 +10,7 @@ use switchback_domain::route::{
     Affinity, Destination, Maintenance, Mirror, Preview, RouteMode, RouteRules, VersionHeader,
 };
 use switchback_domain::{Split, Weight};
-use switchback_routing::{Invalid, Reason, Router, Table};
+use switchback_routing::{Invalid, Reason, Route, Router, Table};
 
 const OLD: usize = 0;
 const NEW: usize = 1;
@@ -306,6 +306,21 @@ fn tables_from_before_these_rules_are_read() {
     let text = serde_json::to_string(&full).unwrap();
     assert_eq!(serde_json::from_str::<Table>(&text).unwrap(), full);
     assert_eq!(table(vec![route("a", &[], "/")]).routes[0].steering.mode, RouteMode::Serve);
+}
+
+#[test]
+fn a_route_takes_no_room_for_what_few_routes_have() {
+    assert!(size_of::<Route>() <= 192, "{} bytes", size_of::<Route>());
+    let plain = route("a", &[], "/");
+    let mut touched = plain.clone();
+    touched.steering.mode = RouteMode::Isolate;
+    assert_ne!(touched, plain);
+    touched.steering.mode = RouteMode::Serve;
+    assert_eq!(touched, plain, "what it has room for is no part of what it says");
+    assert_eq!(serde_json::to_string(&touched).unwrap(), serde_json::to_string(&plain).unwrap());
+    let mut text = serde_json::to_value(&plain).unwrap();
+    text["steering"] = serde_json::json!({});
+    assert_eq!(serde_json::from_value::<Route>(text).unwrap(), plain);
 }
 
 proptest! {

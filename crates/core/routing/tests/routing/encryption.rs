@@ -16,7 +16,7 @@ fn encrypted(service: &str, hosts: &[&str], certificate: &str) -> Route {
         redirect_from: Some("127.0.0.1:80".parse().unwrap()),
         hsts: std::time::Duration::ZERO,
     };
-    Route { tls: Some(tls), ..route(service, hosts, "/") }
+    Route { tls: Some(Box::new(tls)), ..route(service, hosts, "/") }
 }
 
 #[test]

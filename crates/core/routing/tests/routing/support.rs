@@ -10,8 +10,8 @@ use switchback_domain::{
     EnvironmentName, InstanceId, ReleaseId, ServiceKey, ServiceName, Split, Version, Weight,
 };
 use switchback_routing::{
-    Arm, ArmId, Assignment, Candidate, Endpoint, RequestView, Route, RouteEntry, Router, Steering,
-    Table,
+    Arm, ArmId, Assignment, Candidate, Endpoint, RequestView, Route, RouteEntry, Router, Steered,
+    Steering, Table,
 };
 
 pub(crate) fn key(service: &str) -> ServiceKey {
@@ -68,7 +68,7 @@ pub(crate) fn rollout(weight: Weight, rules: RouteRules) -> Table {
     let mut one = route("shop", &[], "/");
     one.split = Split::between(release("v1"), release("v2"), weight);
     let candidate = Candidate { release: release("v2"), salt: "r1".to_owned(), open: true };
-    one.steering = Steering { rules, candidate: Some(candidate), ..Steering::default() };
+    one.steering = Steered { rules, candidate: Some(candidate), ..Steered::default() }.into();
     let arms = vec![arm("shop", "v1"), arm("shop", "v2")];
     Table { routes: vec![one], arms, ..Table::default() }
 }
