@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use switchback_domain::route::{Maintenance, Observation, PauseLimits, RouteMode};
-use switchback_domain::{ServiceKey, Weight};
+use switchback_domain::ServiceKey;
+use switchback_domain::route::{LogFormat, Maintenance, PauseLimits, RouteMode};
 use switchback_resilience::Admission;
 use switchback_routing::{ArmId, Reason, RequestView, RouteEntry, bare_host};
 
@@ -194,9 +194,10 @@ pub(crate) struct Assigned {
     pub(crate) is_asked_for: bool,
     /// Who is to get a copy of it.
     pub(crate) mirror: Option<(ServiceKey, Arc<Arm>)>,
-    /// What is written down of it, for which route, and why it goes to its version.
-    pub(crate) observation: Observation,
-    pub(crate) logged: Option<Box<ServiceKey>>,
+    /// Its trace is to be recorded, if it begins here.
+    pub(crate) is_sampled: bool,
+    /// How it is written down, if it is, for which route, and why it goes to its version.
+    pub(crate) logged: Option<(LogFormat, Box<ServiceKey>)>,
     pub(crate) reason: Reason,
 }
 
@@ -212,11 +213,10 @@ impl Assigned {
     /// where the route wants one.
     pub(crate) fn observe<E: Exchange>(&mut self, worker: &Worker, entry: &Entry, request: &mut E) {
         self.ticket.takes(request.upload());
-        let sample = u32::from(self.observation.trace_sample().basis_points());
-        if sample > 0 && rand::random::<u32>() % u32::from(Weight::ALL.basis_points()) < sample {
+        if self.is_sampled {
             request.mark_sampled();
         }
-        if let (Some(format), Some(route)) = (self.observation.access_log, self.logged.take()) {
+        if let Some((format, route)) = self.logged.take() {
             let log = &worker.access_log;
             let mut record = request.view(entry, |asked| Record::new(log, format, &route, asked));
             name(&mut record, request);
@@ -312,12 +312,12 @@ pub(crate) fn assign<E: Exchange>(
             if let Some(port) = elsewhere(false) {
                 return Way::Refused(Refusal::encrypted(asked, port));
             }
-            match (table.router.find_for(asked), elsewhere(true)) {
-                (Some(route), _) => by_mode(worker, table, route, asked, past),
-                (None, Some(port)) => Way::Refused(Refusal::encrypted(asked, port)),
-                (None, None) => {
-                    unrouted(worker, StatusCode::NOT_FOUND, "no route for this host and path")
-                }
+            if let Some(route) = table.router.find_for(asked) {
+                return by_mode(worker, table, route, asked, past);
+            }
+            match elsewhere(true) {
+                Some(port) => Way::Refused(Refusal::encrypted(asked, port)),
+                None => unrouted(worker, StatusCode::NOT_FOUND, "no route for this host and path"),
             }
         })
     });
@@ -363,7 +363,8 @@ fn to_version(
     route: &RouteEntry,
     asked: &RequestView<'_>,
 ) -> Way {
-    let chosen = route.choose_for(asked, rand::random());
+    let random = rand::random();
+    let chosen = route.choose_for(asked, random);
     let found = chosen.and_then(|chosen| Some((table.arms.get(chosen.arm)?, chosen)));
     let Some((arm, chosen)) = found else {
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -373,8 +374,9 @@ fn to_version(
     if chosen.reason.is_random() {
         ticket.enroll(&worker.cohorts, chosen.session);
     }
-    let (timeout, cookie, observation) = (route.timeout, chosen.set_cookie, route.observation);
-    let logged = observation.access_log.map(|_| Box::new(route.service.clone()));
+    let (timeout, cookie, is_sampled) = (route.timeout, chosen.set_cookie, route.samples(random));
+    let logged =
+        route.observation.access_log.map(|format| (format, Box::new(route.service.clone())));
     let reason = chosen.reason;
     let is_asked_for = matches!(chosen.reason, Reason::Preview | Reason::Named);
     let mirror = chosen.mirror.and_then(|at| table.arms.get(at));
@@ -386,7 +388,7 @@ fn to_version(
             cookie,
             is_asked_for,
             mirror,
-            observation,
+            is_sampled,
             logged,
             reason,
         }),

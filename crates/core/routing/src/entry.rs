@@ -146,6 +146,12 @@ impl RouteEntry {
         Some(chosen)
     }
 
+    /// Whether the trace of a request is to be recorded, if it begins with it. `random` is the
+    /// number that it was routed by, of which this looks at what nothing else does.
+    pub fn samples(&self, random: u64) -> bool {
+        place(random << 48) < self.observation.trace_sample().basis_points()
+    }
+
     fn drawn(&self, random: u64) -> Option<Assignment> {
         let reason = if self.is_split() { Reason::Coin } else { Reason::Only };
         self.choose(place(random)).map(|arm| assignment(arm, reason))
@@ -179,7 +185,7 @@ impl Steering {
         let mirror = self.mirror?;
         let candidate = self.candidate.filter(|candidate| *candidate != arm)?;
         let safe = matches!(request.method, "GET" | "HEAD" | "OPTIONS");
-        // The low half: the high one has chosen the version.
+        // The low half: the high one has chosen the version. Its last 16 bits are `samples`'.
         let drawn = place(random << 32) < mirror.fraction.basis_points();
         (drawn && (safe || mirror.unsafe_methods)).then_some(candidate)
     }

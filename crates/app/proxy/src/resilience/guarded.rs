@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use switchback_domain::resilience::StaticAnswer;
-use switchback_domain::route::Observation;
 use switchback_routing::Reason;
 use tokio::time::Instant;
 
@@ -194,7 +193,7 @@ impl Case<'_> {
             cookie: None,
             is_asked_for: false,
             mirror: None,
-            observation: Observation::default(),
+            is_sampled: false,
             logged: None,
             reason: Reason::Only,
         };

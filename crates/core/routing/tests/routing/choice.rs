@@ -288,6 +288,23 @@ fn modes_are_the_routes_and_not_its_previews() {
 }
 
 #[test]
+fn what_is_sampled_is_drawn_apart_from_the_version() {
+    for share in [0, 1, 100, 5_000, 9_999, 10_000] {
+        let mut table = rollout(percent(10), RouteRules::default());
+        table.routes[0].steering.rules.observation.trace_sample = Some(basis_points(share));
+        let (router, asked) = (router(&table), client("a"));
+        let entry = asked.entry(&router).unwrap();
+        for high in [LOW, HIGH] {
+            let random = |low: u64| (high & !0xffff) | low;
+            let sampled = (0..=0xffff).filter(|low| entry.samples(random(*low))).count();
+            assert_eq!(sampled, (usize::from(share) * 65_536).div_ceil(10_000), "{share}");
+            let version = |low| asked.assigned(&router, random(low)).unwrap().arm;
+            assert_eq!(version(0), version(0xffff));
+        }
+    }
+}
+
+#[test]
 fn a_route_without_a_split_has_no_version() {
     let mut table = rollout(Weight::ZERO, by_cookie());
     table.routes[0].split = Split::none();
