@@ -182,6 +182,14 @@ mod tests {
     }
 
     #[test]
+    fn without_a_history_nothing_is_said_about_slowdowns() {
+        let (history, settings) = (&Histogram::default(), &Settings::default());
+        let steps = &[Step { weight: Weight::from_percent(50), duration: Duration::from_hours(1) }];
+        let plan = Plan { requests_per_second: 1e5, error_rate: 0.001, history, steps, settings };
+        assert_eq!(plan.detectable().slowdown, None);
+    }
+
+    #[test]
     fn a_ramp_starts_where_twenty_requests_a_second_are_and_ends_with_all() {
         let percent = |rate: f64| first_weight(rate).basis_points();
         assert_eq!(

@@ -245,5 +245,6 @@ mod tests {
         let mut scraped = Scraped::new(1.0);
         let impossible = scraped.observe(interval(1, 2, 10, 0));
         assert_eq!(impossible, Err(Fault::MoreErrorsThanRequests));
+        assert_eq!(scraped.observe(interval(2, 2, 3, 3)), Ok(()), "nothing but errors");
     }
 }

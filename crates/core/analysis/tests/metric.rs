@@ -166,8 +166,9 @@ fn errors_and_empty_answers_have_limits_of_their_own() {
         assert_eq!(world.take(&[Answer::TooLate]).says(), expected);
     }
     let mut world = World::new(spec(at_most(1.0)));
-    for expected in [HOLDS, ASKS] {
+    for (expected, told) in [(HOLDS, "returned nothing"), (ASKS, "nothing (2 times in a row)")] {
         assert_eq!(world.take(&[Answer::NoData]).says(), expected);
+        assert!(world.summary().ends_with(told), "{}", world.summary());
     }
     world.measure(0.5);
     assert_eq!(world.take(&[Answer::NoData]).says(), HOLDS, "only those in a row count");

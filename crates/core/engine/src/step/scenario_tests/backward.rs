@@ -341,16 +341,19 @@ fn a_hook_answers_once() {
 }
 
 #[test]
-fn a_check_of_the_way_back_that_does_not_answer_is_overdue_in_whole_seconds() {
-    let mut story = Story::serving(&judged_canary());
-    story.deploy("v2", &judged_canary());
-    story.now = story.now + std::time::Duration::from_millis(60_004);
-    story.after(0);
-    let (ending, cause) = story.ending();
-    let cause = cause.unwrap();
-    let text = "\"verify the way back\" made no progress for 1m";
-    assert_eq!((ending, cause.kind), (Ending::RolledBack, CauseKind::Deadline));
-    assert_eq!(cause.text, text);
+fn a_check_of_the_way_back_that_does_not_answer_is_overdue_and_said_in_round_numbers() {
+    for (deadline, told) in [(1_500, "1500ms"), (60_004, "1m")] {
+        let progress_deadline = std::time::Duration::from_millis(deadline);
+        let policy = RolloutPolicy { progress_deadline, ..judged_canary() };
+        let mut story = Story::serving(&policy);
+        story.deploy("v2", &policy);
+        story.after(61);
+        let (ending, cause) = story.ending();
+        let cause = cause.unwrap();
+        let text = format!("\"verify the way back\" made no progress for {told}");
+        assert_eq!((ending, cause.kind), (Ending::RolledBack, CauseKind::Deadline));
+        assert_eq!(cause.text, text);
+    }
 }
 
 #[test]
