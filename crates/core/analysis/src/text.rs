@@ -64,10 +64,8 @@ pub(crate) fn plain(number: f64) -> String {
 
 /// At most two decimals, or two significant digits of a small number.
 fn digits(number: f64) -> String {
-    let written = match number.abs() {
-        small if small > 0.0 && small < 0.1 => format!("{number:.4}"),
-        _ => format!("{number:.2}"),
-    };
+    let decimals = if number.abs() < 0.1 { 4 } else { 2 };
+    let written = format!("{number:.decimals$}");
     written.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -84,7 +82,7 @@ mod tests {
         assert_eq!(percent(0.0001), "0.01%");
         assert_eq!(["0.0524", "0.1", "1.23"], [0.0524, 0.1, 1.2345].map(plain));
         assert_eq!(seconds(0.084), "84 ms");
-        assert_eq!(seconds(2.0), "2 s");
+        assert_eq!([0.999, 1.0, 2.0].map(seconds), ["999 ms", "1 s", "2 s"]);
         assert_eq!(bytes(536_870_912.0), "512 MiB");
         assert_eq!(span(Duration::from_millis(40_250)), "40s");
         assert_eq!(span(Duration::from_mins(2)), "2m");
