@@ -145,6 +145,31 @@ fn a_rollout_is_aborted_and_tried_again_to_the_end_in_one_go() {
 }
 
 #[test]
+fn one_that_waits_is_taken_out_of_the_queue_and_the_running_one_goes_on() {
+    let site = approved();
+    let load = site.load(100);
+    let running = site.begin("v2");
+    let waits = site.begin("v3");
+    assert_eq!(awaits_word(&site), running);
+    let refused = site.run(&["promote", &waits]).exits(77);
+    assert!(refused.stderr.contains("it waits for its turn"), "{refused:?}");
+    let abort = ["abort", &waits, "--reason", "not today", "--json"];
+    let cancelled = site.run(&abort).exits(0).json();
+    assert_eq!(cancelled["outcome"], "withdrawn");
+    assert_eq!(cancelled["cause"], "cancelled by tester: not today");
+    let told = site.run(&["explain", &waits]).exits(0).stdout;
+    assert!(told.contains("v3 was withdrawn because: cancelled by tester"), "{told}");
+    assert!(site.run(&abort).exits(77).stderr.contains("history"));
+    site.kill9_control();
+    site.up();
+    assert_eq!(awaits_word(&site), running, "it goes on, after a replay too");
+    site.run(&["promote", "--full"]).exits(0);
+    assert_eq!(site.ended(&running).outcome, Some(switchback_api::RolloutOutcome::Promoted));
+    site.settles_to(&[("v2", 1)]);
+    site.nothing_was_lost(load);
+}
+
+#[test]
 fn without_auto_promote_somebody_has_to_say_so() {
     let site = site(|recipe| recipe.set("auto_promote", "false"));
     let deploy = site.spawn_deploy("v2");

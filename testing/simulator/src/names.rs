@@ -20,6 +20,7 @@ pub(crate) fn event_name(event: &Event) -> &'static str {
         EventKind::Commanded(Command::Pause { .. }) => "pause",
         EventKind::Commanded(Command::Resume { .. }) => "resume",
         EventKind::Commanded(Command::Abort { .. }) => "abort",
+        EventKind::Commanded(Command::Cancel { .. }) => "cancel",
         EventKind::PoolObserved { .. } => "instances observed",
         EventKind::TrafficAcknowledged { .. } => "traffic acknowledged",
         EventKind::WayBackChecked { obstacles, .. } if obstacles.is_empty() => "way back clear",

@@ -66,7 +66,7 @@ pub(crate) enum Command {
     Pause(pause::Args),
     /// Let a paused rollout go on
     Resume(resume::Args),
-    /// Take an active rollout back
+    /// Take an active rollout back, or one that waits out of the queue
     Abort(abort::Args),
     /// Try again what failed
     Retry(retry::Args),

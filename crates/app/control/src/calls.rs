@@ -174,12 +174,19 @@ impl Driver {
             return self.retry(&known, id, ask.by);
         }
         let active = known.rollout.as_ref().is_some_and(|active| active.request.id == id);
-        if !active {
+        let waits = known.queue.iter().any(|request| request.id == id);
+        if !active && !waits {
             let rejection = switchback_engine::Rejection::NoRollout;
             return Err(from_apply(&ApplyError::Rejected(rejection)));
         }
         let CommandRequest { full, reason, by } = ask;
         let command = match verb {
+            "abort" if waits => Command::Cancel { rollout: id, by, reason },
+            "promote" | "pause" | "resume" if waits => {
+                return Err(code::NOT_IN_THIS_PHASE
+                    .problem(format!("rollout {id} has not begun: it waits for its turn"))
+                    .hint(format!("`switchback abort {id}` takes it out of the queue")));
+            }
             "promote" => Command::Promote { full, by },
             "pause" => Command::Pause { by, reason },
             "resume" => Command::Resume { by },

@@ -101,7 +101,7 @@ impl EventKind {
     }
 }
 
-/// What operators may ask of a running rollout.
+/// What operators may ask of a running rollout, or of one that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
@@ -126,6 +126,15 @@ pub enum Command {
     },
     /// Take it back.
     Abort {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Take one that waits out of the queue; the running one goes on.
+    Cancel {
+        /// Which.
+        rollout: RolloutId,
         /// Who.
         by: String,
         /// Why.

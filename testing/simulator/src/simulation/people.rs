@@ -126,6 +126,7 @@ impl Simulation {
                 Command::Pause { .. } => "pause",
                 Command::Resume { .. } => "resume",
                 Command::Abort { .. } => "abort",
+                Command::Cancel { .. } => "cancel",
             };
             let key = self.random.pick(&self.keys).clone();
             if self.ask(&key, EventKind::Commanded(command)) {

@@ -10,7 +10,7 @@ use switchback_domain::strategy::{
 };
 use switchback_domain::trigger::{Threshold, Thresholds, Triggers};
 use switchback_domain::{InstanceId, ReleaseId, ServiceKey, Weight};
-use switchback_engine::{Command, EventKind, Request, RequestKind, describe_phase};
+use switchback_engine::{Command, EventKind, Request, RequestKind, RolloutId, describe_phase};
 use switchback_ports::Journal;
 
 use super::Simulation;
@@ -86,6 +86,11 @@ impl Simulation {
             ["pause"] => self.command(&key, Command::Pause { by, reason: None }),
             ["resume"] => self.command(&key, Command::Resume { by }),
             ["abort"] => self.command(&key, Command::Abort { by, reason: None }),
+            ["abort", waiting] => {
+                let id = waiting.trim_start_matches('r').parse();
+                let rollout = RolloutId(id.map_err(|_| "a rollout like r2")?);
+                self.command(&key, Command::Cancel { rollout, by, reason: None });
+            }
             ["wait", time] => self.wait(duration(time)?)?,
             ["kill", id] => self.hit(id, Condition::Exited)?,
             ["lose", id] => self.hit(id, Condition::Lost)?,

@@ -10,7 +10,7 @@ use switchback_domain::{Split, Weight};
 use super::Work;
 use crate::event::{Command, Counts, NoteKind, Rejection};
 use crate::plan::{PlanStep, plan};
-use crate::rollout::{Cause, CauseKind, Ending, Paused, Phase, Request, Rollout};
+use crate::rollout::{Cause, CauseKind, Ending, Paused, Phase, Request, Rollout, RolloutId};
 use crate::service::{OPERATIONS_MAX, Operation, QUEUE_MAX, Service};
 use crate::words::describe_mode;
 
@@ -73,20 +73,37 @@ impl Work {
     /// Takes the running one back and forgets those that wait.
     fn supersede(&mut self, by: &Request) {
         let text = format!("superseded by {} ({})", by.id, by.release.version);
-        let running = self.service.rollout.take();
+        let cause = Cause::new(CauseKind::Superseded, text);
         for request in std::mem::take(&mut self.service.queue) {
-            let mut rollout = new_rollout(&self.service, request);
-            rollout.cause = Some(Cause::new(CauseKind::Superseded, text.clone()));
-            self.service.rollout = Some(rollout);
-            self.end(Ending::Superseded, text.clone());
+            self.end_waiting(request, Ending::Superseded, &cause);
         }
-        self.service.rollout = running;
         if bug("superseded-dropped") {
             self.service.rollout = None;
         }
         if self.service.rollout.as_ref().is_some_and(Rollout::is_forward) {
-            self.take_back(Cause::new(CauseKind::Superseded, text));
+            self.take_back(cause);
         }
+    }
+
+    /// Takes one that waits out of the queue.
+    fn cancel(&mut self, id: RolloutId, cause: &Cause) -> Result<(), Rejection> {
+        let waits = self.service.queue.iter().position(|request| request.id == id);
+        let Some(at) = waits else {
+            let why = "it does not wait".to_owned();
+            return Err(Rejection::NotNow { rollout: id, verb: "cancelled", why });
+        };
+        let request = self.service.queue.remove(at);
+        self.end_waiting(request, Ending::Withdrawn, cause);
+        Ok(())
+    }
+
+    /// Ends a rollout that never began; the running one goes on.
+    fn end_waiting(&mut self, request: Request, ending: Ending, cause: &Cause) {
+        let rollout = new_rollout(&self.service, request);
+        let rollout = Rollout { cause: Some(cause.clone()), ..rollout };
+        let running = self.service.rollout.replace(rollout);
+        self.end(ending, cause.text.clone());
+        self.service.rollout = running;
     }
 
     pub(super) fn start(&mut self, request: Request) {
@@ -119,13 +136,14 @@ impl Work {
     }
 
     pub(super) fn command(&mut self, command: &Command) -> Result<(), Rejection> {
-        let rollout = self.service.rollout.as_ref().ok_or(Rejection::NoRollout)?;
+        let active = || self.service.rollout.as_ref().ok_or(Rejection::NoRollout);
         match command {
             Command::Promote { full, by } => {
-                going_forward(rollout, "promoted")?;
+                going_forward(active()?, "promoted")?;
                 self.promote_command(*full, by)
             }
             Command::Pause { by, reason } => {
+                let rollout = active()?;
                 going_forward(rollout, "paused")?;
                 if rollout.paused.is_some() {
                     return Err(not_now(rollout, "paused", "it is paused already"));
@@ -135,6 +153,7 @@ impl Work {
                 Ok(())
             }
             Command::Resume { by } => {
+                let rollout = active()?;
                 if rollout.paused.is_none() {
                     return Err(not_now(rollout, "resumed", "it is not paused"));
                 }
@@ -143,10 +162,12 @@ impl Work {
                 Ok(())
             }
             Command::Abort { by, reason } => {
-                going_forward(rollout, "aborted")?;
-                let why = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-                self.take_back(Cause::new(CauseKind::Aborted, format!("aborted by {by}{why}")));
+                going_forward(active()?, "aborted")?;
+                self.take_back(stopped("aborted", by, reason.as_ref()));
                 Ok(())
+            }
+            Command::Cancel { rollout, by, reason } => {
+                self.cancel(*rollout, &stopped("cancelled", by, reason.as_ref()))
             }
         }
     }
@@ -257,6 +278,12 @@ pub(super) fn new_rollout(service: &Service, request: Request) -> Rollout {
         counts: Counts::default(),
         last_seen: Vec::new(),
     }
+}
+
+/// Somebody has had enough of it.
+fn stopped(how: &str, by: &str, reason: Option<&String>) -> Cause {
+    let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    Cause::new(CauseKind::Aborted, format!("{how} by {by}{why}"))
 }
 
 fn going_forward(rollout: &Rollout, verb: &'static str) -> Result<(), Rejection> {

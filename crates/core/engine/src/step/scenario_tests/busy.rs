@@ -36,6 +36,40 @@ fn a_queued_rollout_starts_after_a_rollback_too() {
 }
 
 #[test]
+fn what_waits_can_be_cancelled_alone() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.run_to("Observing");
+    let [third, fourth] = ["v3", "v4"].map(|version| story.deploy(version, &judged_canary()));
+    let before = story.service.clone();
+    story.cancel(third.id).unwrap();
+    assert_eq!(story.notes.last().map(String::as_str), Some("cancelled by ada: not today"));
+    let (cancelled, after) = (story.service.ended.last().unwrap(), &story.service);
+    assert_eq!((cancelled.rollout.request.id, cancelled.ending), (third.id, Ending::Withdrawn));
+    assert_eq!(cancelled.rollout.cause.as_ref().unwrap().kind, CauseKind::Aborted);
+    assert_eq!(after.queue.iter().map(|waits| waits.id).collect::<Vec<_>>(), [fourth.id]);
+    assert!(!after.releases.contains_key(&third.release.id), "nothing refers to it any more");
+    let running = (&after.rollout, &after.traffic, &after.pools);
+    assert_eq!(running, (&before.rollout, &before.traffic, &before.pools), "it goes on");
+    story.run();
+    assert_eq!(story.revisions(), ["v1", "v2", "v4"]);
+}
+
+#[test]
+fn what_does_not_wait_cannot_be_cancelled() {
+    let mut story = Story::serving(&judged_canary());
+    let first = story.service.ended[0].rollout.request.id;
+    let running = story.deploy("v2", &judged_canary());
+    let before = story.service.clone();
+    for rollout in [first, running.id, RolloutId(9)] {
+        let why = "it does not wait".to_owned();
+        let refused = Rejection::NotNow { rollout, verb: "cancelled", why };
+        assert_eq!(story.cancel(rollout), Err(refused));
+    }
+    assert_eq!(story.service, before);
+}
+
+#[test]
 fn a_superseding_rollout_takes_the_running_one_back_first() {
     let mut story = Story::serving(&judged_canary());
     story.deploy("v2", &judged_canary());

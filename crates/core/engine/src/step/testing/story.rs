@@ -156,6 +156,11 @@ impl Story {
         self.tell(EventKind::Commanded(Command::Abort { by, reason: None }))
     }
 
+    pub(crate) fn cancel(&mut self, rollout: RolloutId) -> Result<(), Rejection> {
+        let (by, reason) = ("ada".to_owned(), Some("not today".to_owned()));
+        self.tell(EventKind::Commanded(Command::Cancel { rollout, by, reason }))
+    }
+
     /// The world does the next thing that is asked of it. Says whether there was one.
     pub(crate) fn obey(&mut self) -> bool {
         for effect in outstanding(&self.service) {
