@@ -40,6 +40,7 @@ pub const BUGS: &[Bug] = &[
     ("never-says-stuck", "never says that it is stuck"),
     ("queue-forgets", "accepts a request and forgets it"),
     ("superseded-dropped", "drops a superseded rollout instead of taking it back"),
+    ("batch-counted-twice", "counts requests twice that it was told of twice"),
     ("pause-in-full", "adds the whole pause to what moved during it"),
     ("resumed-into-deadline", "resumes into a deadline that passed during the pause"),
     ("alarm-forgotten", "sets no alarm clock for deadlines"),

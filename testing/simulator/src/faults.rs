@@ -85,6 +85,10 @@ faults! {
     FiguresFrozen = 80,
     /// The figures begin anew.
     FiguresReset = 60,
+    /// What was counted for exact tests is told once more.
+    BatchesTwice = 100,
+    /// Some of what was counted for exact tests is lost.
+    BatchesLost = 30,
     /// A version has something wrong with it.
     BadVersion = 900,
     /// An operator interferes.

@@ -11,6 +11,7 @@ mod check;
 mod disk;
 mod faults;
 mod golden;
+mod ledger;
 mod names;
 mod nature;
 mod operator;

@@ -10,7 +10,7 @@ use switchback_domain::strategy::{
     AnalysisStep, BusyPolicy, FailureAction, Hook, RolloutPolicy, Step, StrategyKind,
 };
 use switchback_domain::tls::UpstreamSpec;
-use switchback_domain::trigger::{Threshold, Thresholds, Triggers};
+use switchback_domain::trigger::{ExactTest, Threshold, Thresholds, Triggers};
 use switchback_domain::workload::{RouteSpec, RuntimeKind};
 use switchback_domain::{Release, ReleaseId, ServiceKey, Version, Weight, Workload};
 use switchback_engine::Command;
@@ -86,7 +86,7 @@ pub(crate) fn policy(random: &mut Random) -> RolloutPolicy {
             _ => BusyPolicy::Refuse,
         },
         triggers: triggers(random),
-        exact_test: None,
+        exact_test: random.chance(120).then(|| exact_test(random)),
         smoke_tests,
         revision_history_limit: random.between(1, 4),
     }
@@ -122,6 +122,11 @@ fn between_weights(random: &mut Random) -> Option<Step> {
 fn triggers(random: &mut Random) -> Triggers {
     let limit = Threshold { threshold: 0.1, window: random.millis(10_000, 30_000) };
     Triggers { error_rate: random.chance(200).then_some(limit), ..Triggers::default() }
+}
+
+fn exact_test(random: &mut Random) -> ExactTest {
+    let alpha = *random.pick(&[0.01, 0.05]);
+    ExactTest { alpha, warm_up: random.millis(0, 5_000), ..ExactTest::DEFAULT }
 }
 
 fn analysis(random: &mut Random) -> Step {

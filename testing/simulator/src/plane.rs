@@ -5,8 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use switchback_domain::{ArmStats, InstanceId, ReleaseId, ServiceKey, Split, Timestamp, Weight};
-use switchback_ports::data_plane::{ArmReport, ArmTrouble, Error, ListenerReport, Report};
+use switchback_ports::data_plane::{
+    ArmReport, ArmTrouble, Batches, Cursor, Error, ListenerReport, Report, TrialId,
+};
 use switchback_routing::{ArmId, Route, Router, Table};
+
+use crate::ledger::{Answers, Ledger};
 
 /// What is on its way to an instance that gets nothing new any more.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +27,8 @@ pub(crate) struct Plane {
     saved: Table,
     starts: u32,
     counts: BTreeMap<ArmId, ArmStats>,
+    /// The same for exact tests.
+    pub(crate) ledger: Ledger,
     /// Fractions of requests and failures not counted yet, in thousandths.
     rests: BTreeMap<ArmId, (u64, u64)>,
     pub(crate) leaving: BTreeMap<InstanceId, Leaving>,
@@ -74,6 +80,7 @@ impl Plane {
     /// Dies and serves on with what it saved; everything on its way is cut.
     pub(crate) fn restart(&mut self, now: Timestamp) {
         self.starts += 1;
+        self.ledger.begin_anew();
         self.counts.clear();
         self.rests.clear();
         self.frozen = None;
@@ -111,6 +118,8 @@ impl Plane {
         let passed = u64::try_from(now.since(self.counted_until).as_millis()).unwrap_or(u64::MAX);
         self.counted_until = now;
         for route in &self.table.routes {
+            let (mut drawn, mut others) = (Answers::default(), Answers::default());
+            let candidate = route.steering.candidate.as_ref();
             for (release, weight) in route.split.shares() {
                 let id = ArmId { service: route.service.clone(), release: release.clone() };
                 let rest = self.rests.entry(id.clone()).or_default();
@@ -124,12 +133,25 @@ impl Plane {
                 rest.1 %= 1_000;
                 let stats = self.counts.entry(id).or_default();
                 stats.accepted += requests;
-                if is_up {
+                let answers = if is_up {
                     stats.responses[1] += requests - failed;
                     stats.responses[4] += failed;
+                    Answers { answered: requests, failed, unanswered: 0 }
                 } else {
                     stats.connect_failed += requests;
-                }
+                    Answers { answered: 0, failed: 0, unanswered: requests }
+                };
+                let is_drawn = candidate.is_some_and(|candidate| candidate.release == *release);
+                *(if is_drawn { &mut drawn } else { &mut others }) += answers;
+            }
+            if let Some(candidate) = candidate {
+                let trial = TrialId {
+                    service: route.service.clone(),
+                    candidate: candidate.release.clone(),
+                    salt: candidate.salt.clone(),
+                };
+                let weight = route.split.weight_of(&candidate.release);
+                self.ledger.count(now, trial, weight, drawn, others);
             }
         }
     }
@@ -160,6 +182,18 @@ impl Plane {
         self.counts.iter().filter_map(arm).collect()
     }
 
+    fn incarnation(&self) -> String {
+        format!("plane-{}", self.starts)
+    }
+
+    /// What was counted for exact tests after a cursor.
+    pub(crate) fn batches(&self, cursor: &Cursor, now: Timestamp) -> Batches {
+        match &self.frozen {
+            Some(_) => Batches { next: cursor.clone(), batches: Vec::new() },
+            None => self.ledger.read(self.incarnation(), cursor, now),
+        }
+    }
+
     pub(crate) fn report(&self, now: Timestamp) -> Report {
         let mut arms = self.frozen.clone().unwrap_or_else(|| self.arms());
         let busy = self.leaving.iter().filter(|(_, leaving)| leaving.busy_until > now);
@@ -185,7 +219,7 @@ impl Plane {
             error: self.deaf.contains(&address).then(|| "address in use".to_owned()),
         };
         Report {
-            incarnation: format!("plane-{}", self.starts),
+            incarnation: self.incarnation(),
             generation: self.table.generation,
             arms,
             listeners: addresses.into_iter().map(listener).collect(),

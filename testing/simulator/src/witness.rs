@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use switchback_domain::{ReleaseId, ServiceKey, Split, Timestamp};
+use switchback_domain::{Outcome, ReleaseId, ServiceKey, Split, Timestamp};
 use switchback_engine::{
     Ending, Event, EventKind, RolloutId, Service, Transition, describe_phase, step,
 };
@@ -148,6 +148,12 @@ impl Witness {
         }
         let service = &before.key.service;
         self.trace.line(now, || format!("{service}: {name} {}", detail(event)));
+        if let EventKind::Judged { verdict, .. } = &event.kind
+            && verdict.outcome == Outcome::Regressed
+            && verdict.findings.first().is_some_and(|finding| finding.rule == "errors")
+        {
+            self.trace.mark("exact test", "found a candidate worse");
+        }
         for note in &next.notes {
             self.trace.line(now, || format!("  {}", note.text));
         }

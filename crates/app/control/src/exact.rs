@@ -10,7 +10,7 @@ use switchback_analysis::{Batch, Settings, Trial};
 use switchback_api::trial::fingerprint;
 use switchback_api::{TrialRecord, TrialVerdict};
 use switchback_domain::{ArmStats, Histogram, Outcome, Timestamp, Verdict};
-use switchback_engine::RolloutId;
+use switchback_engine::{Counts, RolloutId};
 use switchback_ports::journal::{NewRecord, Record};
 
 use crate::clock::Instant;
@@ -184,6 +184,12 @@ impl Exact {
     /// Whether it has found that the candidate is worse, and the engine was told.
     pub(crate) fn was_heard(&self) -> bool {
         self.was_heard && self.trial.fired().is_some()
+    }
+
+    /// The candidate's requests that it has counted.
+    pub(crate) fn counts(&self) -> Counts {
+        let counts = self.trial.counts();
+        Counts { requests: counts.candidate_requests, failed: counts.candidate_failed }
     }
 
     /// What it says now. `since`: when the present step began, if both versions are drawn; a test

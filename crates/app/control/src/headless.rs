@@ -9,8 +9,8 @@ use switchback_domain::{
     EnvironmentName, Epoch, Generation, InstanceHealth, InstanceId, ProjectName, ServiceKey,
     Timestamp,
 };
-use switchback_engine::{Event, EventKind, Rejection, RolloutId, Service, Transition};
-use switchback_ports::data_plane::{self, Report};
+use switchback_engine::{Counts, Event, EventKind, Rejection, RolloutId, Service, Transition};
+use switchback_ports::data_plane::{self, Batches, Report};
 use switchback_ports::journal::{self, Journal};
 use switchback_ports::runtime::{self, Instance, Usage};
 use switchback_routing::Table;
@@ -161,6 +161,16 @@ impl Headless {
     /// The data plane's figures.
     pub fn reported(&mut self, report: Result<Report, data_plane::Error>) {
         self.driver.take_in(Message::Reported(report));
+    }
+
+    /// What the data plane counted of rollouts' requests.
+    pub fn counted(&mut self, batches: Batches) {
+        self.driver.take_in(Message::Counted(batches));
+    }
+
+    /// Whose requests a service's exact test counts, and how many of the candidate's it has.
+    pub fn tested(&self, key: &ServiceKey) -> Option<(RolloutId, Counts)> {
+        self.driver.exacts.get(key).map(|exact| (exact.rollout, exact.counts()))
     }
 
     /// A hook ended.

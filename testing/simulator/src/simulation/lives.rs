@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use switchback_control::{Headless, ProbeRole};
 use switchback_domain::probe::ProbeResult;
+use switchback_domain::strategy::FailureAction;
 use switchback_domain::{
     ArmStats, EnvironmentName, InstanceHealth, InstanceId, ProjectName, ServiceKey, Timestamp,
 };
 use switchback_engine::{Event, Service, step};
-use switchback_ports::data_plane::{self, Report};
+use switchback_ports::data_plane::{self, Cursor, Report, TrialId};
 use switchback_ports::journal::{Journal, Record};
 use switchback_ports::runtime::Instance;
 use switchback_routing::ArmId;
@@ -34,6 +35,8 @@ pub(super) struct Life {
     /// When it looks next, and that look's number.
     next_look: Option<Timestamp>,
     looks: u64,
+    /// How far it has read what was counted for exact tests.
+    read: Cursor,
     /// The newest figures it was told.
     figures: BTreeMap<ArmId, ArmStats>,
 }
@@ -203,7 +206,51 @@ impl Simulation {
             return self.control(|control| control.reported(Err(error)));
         }
         self.note_figures(&report);
+        self.read_batches();
         self.control(|control| control.reported(Ok(report)));
+    }
+
+    /// What was counted for exact tests: each request counts once, whatever happened meanwhile.
+    fn read_batches(&mut self) {
+        let again = self.strikes(Fault::BatchesTwice, "figures", "batches were told once more");
+        if self.strikes(Fault::BatchesLost, "figures", "batches were lost") {
+            self.plane.ledger.forget(self.random.between(1, 100) as usize);
+        }
+        let Some(life) = &mut self.life else { return };
+        if again {
+            life.read = Cursor::default();
+        }
+        let batches = self.plane.batches(&life.read, self.time);
+        life.read = batches.next.clone();
+        if batches.batches.is_empty() {
+            return;
+        }
+        life.control.counted(batches);
+        for key in &self.keys {
+            self.check_tested(key);
+        }
+    }
+
+    fn check_tested(&self, key: &ServiceKey) {
+        let Some(life) = &self.life else { return };
+        let rollout = life.control.services().get(key).and_then(|it| it.rollout.as_ref());
+        let (Some(rollout), Some((id, tested))) = (rollout, life.control.tested(key)) else {
+            return;
+        };
+        if id != rollout.request.id {
+            return;
+        }
+        self.mark("exact test", if life.number > 1 { "in a later life" } else { "counts" });
+        let (service, candidate) = (key.clone(), rollout.candidate().clone());
+        let total = self.plane.ledger.total(&TrialId { service, candidate, salt: id.to_string() });
+        let is_more =
+            tested.requests > total.counts.requests || tested.failed > total.counts.failed;
+        // Whoever goes on against its word has it begin anew.
+        let is_whole =
+            !total.is_lossy && rollout.request.policy.failure_action == FailureAction::Rollback;
+        if is_more || is_whole && tested != total.counts {
+            self.fail(format!("{key}: {id} was tested with {tested:?} of {:?}", total.counts));
+        }
     }
 
     fn note_figures(&mut self, report: &Report) {
@@ -375,6 +422,7 @@ impl Simulation {
             probing: BTreeMap::new(),
             next_look: None,
             looks: 0,
+            read: Cursor::default(),
             figures: BTreeMap::new(),
         });
         self.soon(10, 500, Happening::Tell { life: number, news: News::Listed(None) });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use switchback_domain::strategy::{
     AnalysisStep, BusyPolicy, FailureAction, Hook, RolloutPolicy, Step, StrategyKind,
 };
-use switchback_domain::trigger::{Threshold, Thresholds, Triggers};
+use switchback_domain::trigger::{ExactTest, Threshold, Thresholds, Triggers};
 use switchback_domain::{InstanceId, ReleaseId, ServiceKey, Weight};
 use switchback_engine::{Command, EventKind, Request, RequestKind, RolloutId, describe_phase};
 use switchback_ports::Journal;
@@ -158,6 +158,7 @@ impl Simulation {
                 "limps" => nature.temper = Temper::Limps,
                 "dies" => nature.temper = Temper::Dies,
                 "fails" => nature.errors = 300,
+                "fails-now-and-then" => nature.errors = 20,
                 "starts-slowly" => nature.start = 60_000,
                 "stops-slowly" => nature.stop = 40_000,
                 _ => return Err(format!("no such trait: {word}")),
@@ -224,6 +225,8 @@ impl Simulation {
             "probe-is-wrong" => Fault::ProbeWrong,
             "change-is-missed" => Fault::ChangeMissed,
             "list-is-out-of-date" => Fault::ListStale,
+            "batches-are-told-twice" => Fault::BatchesTwice,
+            "batches-are-lost" => Fault::BatchesLost,
             "binary-is-older" => Fault::OlderBinary,
             _ => return Err(format!("no such fault: {fault}")),
         };
@@ -293,6 +296,7 @@ fn policy(options: &[&str]) -> Result<(RolloutPolicy, bool), String> {
             ("deadline", _) => policy.progress_deadline = duration(value)?,
             ("drain", _) => policy.drain_timeout = duration(value)?,
             ("hold-back", _) => policy.scale_down_delay = duration(value)?,
+            ("exact-test", _) => policy.exact_test = Some(ExactTest::DEFAULT),
             ("asks", _) => policy.auto_promote = false,
             ("smoke", _) => policy.smoke_tests = vec![hook("smoke test")],
             ("failure", "pause") => policy.failure_action = FailureAction::Pause,

@@ -1,6 +1,7 @@
 //! One rollout on trial: batches in, verdict out. What a control plane holds.
 
 use serde::{Deserialize, Serialize};
+use switchback_domain::seeded::bug;
 use switchback_domain::{Histogram, Timestamp, Verdict};
 
 use super::batch::Batch;
@@ -221,7 +222,7 @@ impl Trial {
             return Fed::Counted;
         };
         if batch.sequence <= *last {
-            return Fed::Repeated;
+            return if bug("batch-counted-twice") { Fed::Counted } else { Fed::Repeated };
         }
         let missing = batch.sequence - *last - 1;
         *last = batch.sequence;
@@ -383,7 +384,8 @@ impl Trial {
         self.gap
     }
 
-    pub(super) fn counts(&self) -> ErrorCounts {
+    /// Requests and errors so far.
+    pub fn counts(&self) -> ErrorCounts {
         self.errors.total()
     }
 
