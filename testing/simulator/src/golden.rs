@@ -17,14 +17,14 @@ pub(crate) fn write(records: &[Record], snapshots: &[Snapshot], states: &Value) 
         json!({
             "record": record.sequence.0, "epoch": record.epoch.0, "scope": content.scope,
             "kind": content.kind, "version": content.version, "at": content.at.as_millis(),
-            "wall_ms": content.wall_ms, "body": text(&content.body),
-            "consequences": text(&content.consequences), "hash": record.hash,
+            "wall_ms": content.wall_ms, "body": readable(&content.body),
+            "consequences": readable(&content.consequences), "hash": record.hash,
         })
     };
     let snapshot = |snapshot: &Snapshot| {
         json!({
             "snapshot": snapshot.sequence.0, "scope": snapshot.scope,
-            "version": snapshot.version, "body": text(&snapshot.body),
+            "version": snapshot.version, "body": readable(&snapshot.body),
         })
     };
     let lines = records.iter().map(record).chain(snapshots.iter().map(snapshot));
@@ -59,7 +59,7 @@ pub fn replay_golden(golden: &str) -> Result<(Value, Value), String> {
                 scope: word(&line, "scope")?,
                 sequence: Sequence(number(&line, "snapshot")?),
                 version: u16::try_from(number(&line, "version")?).unwrap_or(u16::MAX),
-                body: word(&line, "body")?.into_bytes(),
+                body: bytes(&line, "body")?,
             });
         } else {
             expected = line["states"].clone();
@@ -87,13 +87,25 @@ fn record(line: &Value) -> Result<NewRecord, String> {
         version: u16::try_from(number(line, "version")?).unwrap_or(u16::MAX),
         at: Timestamp::from_millis(number(line, "at")?),
         wall_ms: number(line, "wall_ms")?,
-        body: word(line, "body")?.into_bytes(),
-        consequences: word(line, "consequences")?.into_bytes(),
+        body: bytes(line, "body")?,
+        consequences: bytes(line, "consequences")?,
     })
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// Text as it is; batches of an exact test are none.
+fn readable(bytes: &[u8]) -> Value {
+    std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text))
+}
+
+fn bytes(line: &Value, name: &str) -> Result<Vec<u8>, String> {
+    let byte = |number: &Value| number.as_u64().and_then(|number| u8::try_from(number).ok());
+    match &line[name] {
+        Value::Array(numbers) => {
+            let read: Option<Vec<u8>> = numbers.iter().map(byte).collect();
+            read.ok_or_else(|| format!("{name} is no list of bytes in {line}"))
+        }
+        _ => word(line, name).map(String::into_bytes),
+    }
 }
 
 fn word(line: &Value, name: &str) -> Result<String, String> {

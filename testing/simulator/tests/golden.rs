@@ -9,8 +9,14 @@ use std::path::{Path, PathBuf};
 use switchback_simulator::{record_golden, replay_golden};
 
 /// The scenarios whose journals are kept.
-const SCENARIOS: [&str; 4] =
-    ["canary-with-analysis", "canary-regresses", "crash-while-shifting", "queue"];
+const SCENARIOS: [&str; 6] = [
+    "canary-with-analysis",
+    "canary-regresses",
+    "crash-while-shifting",
+    "queue",
+    "exact-test",
+    "pause-and-progress",
+];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
