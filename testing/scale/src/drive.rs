@@ -59,6 +59,7 @@ async fn all(dir: &Path, size: Size) -> Result<Figures> {
     let resumed = || resumed(dir, killed);
     until("every rollout goes on", async || Ok(resumed()?.len() >= size.rollouts)).await?;
     let resumed = resumed()?;
+    ensure!(resumed.keys().eq(asked.keys()), "others than the rollouts' instances were started");
     let memory = memory_before.max(measured.memory_peak_mib()?);
     measured.kill();
     ensure!(decisions.len() == size.rollouts, "{} of the starts are known", decisions.len());
@@ -69,7 +70,7 @@ async fn all(dir: &Path, size: Size) -> Result<Figures> {
         calm_cores: calm,
         busy_cores: busy,
         decision: Times::of(decisions),
-        resume: Times::of(resumed),
+        resume: Times::of(resumed.into_values().collect()),
     })
 }
 
@@ -155,16 +156,16 @@ fn decisions(dir: &Path, asked: &BTreeMap<String, f64>) -> Result<Vec<f64>> {
     Ok(asked.iter().filter_map(took).collect())
 }
 
-/// From the beginning of the control plane after a crash to each rollout's first order.
-fn resumed(dir: &Path, killed: f64) -> Result<Vec<f64>> {
+/// From the beginning of the control plane after a crash to each service's first order.
+fn resumed(dir: &Path, killed: f64) -> Result<BTreeMap<String, f64>> {
     let noted = noted(dir)?;
     let later = noted.iter().filter(|(at, _)| *at > killed);
     let Some((began, _)) = later.clone().find(|(_, word)| word == BEGIN) else {
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     };
     let mut first = BTreeMap::new();
     for (at, word) in later.rev().filter(|(_, word)| word != BEGIN) {
         first.insert(service_of(word).to_owned(), at - began);
     }
-    Ok(first.into_values().collect())
+    Ok(first)
 }

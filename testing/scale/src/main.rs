@@ -15,24 +15,25 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 const USAGE: &str = "\
-scale [--quick] [--json] [--write FILE]   measure; --write puts the table into a page
-scale control DIR [--without VERSION]     the process that is measured";
+scale [--quick] [--services N] [--rollouts N] [--steady SECONDS] [--json] [--write FILE]
+                                        measure; --write puts the table into a page
+scale control DIR [--without VERSION]   the process that is measured";
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     /// Services that serve.
     pub(crate) services: usize,
-    /// Rollouts that run at once: a configuration holds at most 200 services.
+    /// Rollouts that run at once, of the first services.
     pub(crate) rollouts: usize,
     /// How long the steady state is measured.
     pub(crate) steady: Duration,
 }
 
-const FULL: Size = Size { services: 10_000, rollouts: 200, steady: Duration::from_secs(20) };
+const FULL: Size = Size { services: 10_000, rollouts: 1_000, steady: Duration::from_secs(20) };
 const QUICK: Size = Size { services: 1_000, rollouts: 100, steady: Duration::from_secs(5) };
 
 fn main() -> ExitCode {
@@ -59,13 +60,21 @@ fn measure(arguments: &[&str]) -> Result<()> {
     let (mut size, mut is_json, mut page) = (FULL, false, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
+        let mut number = || -> Result<usize> {
+            let word = rest.next().with_context(|| format!("{argument} needs a number"))?;
+            word.parse().with_context(|| format!("{argument} {word} is no number"))
+        };
         match *argument {
+            "--services" => size.services = number()?,
+            "--rollouts" => size.rollouts = number()?,
+            "--steady" => size.steady = Duration::from_secs(number()? as u64),
             "--quick" => size = QUICK,
             "--json" => is_json = true,
             "--write" => page = Some(*rest.next().context("--write needs a file")?),
             other => bail!("unknown option {other}\n\n{USAGE}"),
         }
     }
+    ensure!(size.rollouts <= size.services, "a service has one rollout at a time");
     let figures = drive::measure(size)?;
     if let Some(page) = page {
         figures.write_into(Path::new(page))?;

@@ -1,6 +1,5 @@
-//! A state directory as a control plane leaves it behind that has brought many services up: the
-//! journal with their snapshots, the instances that run, the configuration of those that will be
-//! deployed next. A configuration may not be large enough for all.
+//! A state directory as a control plane leaves it behind that has brought many services up: their
+//! configuration, the journal with their snapshots, the instances that run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use switchback_config::ServiceConfig;
 use switchback_domain::{
-    InstanceHealth, InstanceId, InstanceReport, ProjectName, ServiceName, Split, Timestamp, Version,
+    InstanceHealth, InstanceId, InstanceReport, ProjectName, Split, Timestamp, Version,
 };
 use switchback_engine::{Pool, Revision, Service};
 use switchback_ports::Journal;
@@ -38,19 +37,18 @@ pub(crate) fn name(number: usize) -> String {
 
 /// Fills a directory.
 pub(crate) fn prepare(dir: &Path, size: Size) -> Result<()> {
-    let text = configuration(size.rollouts);
+    let text = configuration(size.services);
     std::fs::write(dir.join(CONFIG), &text)?;
     let document = switchback_config::parse(&text, CONFIG)
         .map_err(|mistakes| anyhow::anyhow!("the configuration is wrong: {mistakes}"))?;
     let environment = document
         .environment(document.default_environment())
         .map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
-    let template = environment.services.first().context("no service is configured")?;
     let mut journal = SqliteJournal::open(&dir.join(JOURNAL))?;
     let epoch = journal.begin_epoch()?;
     let (mut instances, mut snapshots) = (String::new(), Vec::new());
-    for number in 0..size.services {
-        let service = service(&named(template, number)?, number, dir)?;
+    for (number, config) in environment.services.iter().enumerate() {
+        let service = service(config, number, dir)?;
         for spec in specs(&service, document.project()) {
             writeln!(instances, "{}", serde_json::to_string(&spec)?)?;
         }
@@ -68,7 +66,7 @@ pub(crate) fn prepare(dir: &Path, size: Size) -> Result<()> {
     Ok(std::fs::write(dir.join(INSTANCES), instances)?)
 }
 
-/// The services that will be deployed, watched for an hour.
+/// All services; what is deployed is watched for an hour.
 fn configuration(services: usize) -> String {
     let mut text = String::from(
         "project: scale\n\
@@ -96,16 +94,6 @@ fn prepared() -> NewRecord {
         body: Vec::new(),
         consequences: Vec::new(),
     }
-}
-
-fn named(template: &ServiceConfig, number: usize) -> Result<ServiceConfig> {
-    let name = name(number);
-    let mut config = template.clone();
-    config.name = ServiceName::new(name.as_str())?;
-    if let Some(route) = &mut config.workload.route {
-        route.hosts = vec![format!("{name}.test")];
-    }
-    Ok(config)
 }
 
 /// A service whose first version serves.

@@ -17,7 +17,7 @@ use switchback_engine::{
 use switchback_routing::{Route, Table};
 
 use crate::book::ApplyError;
-use crate::configuration::policy;
+use crate::configuration::{policy, services_of};
 use crate::driver::Driver;
 use crate::order::Order;
 use crate::problem::from_apply;
@@ -105,12 +105,14 @@ impl Driver {
     }
 
     /// Two services that want the same requests would make a table that cannot be served, and
-    /// every later one too: found now, not at the promotion.
+    /// every later one too: found now, not at the promotion. Those that are there were looked at
+    /// when they came.
     fn check_routes(&self, release: &Release) -> Result<(), Problem> {
+        let Some(spec) = &release.workload.route else { return Ok(()) };
         let others = self.book.services().values().filter(|other| other.key != release.key);
-        let mut routes: Vec<_> = others.filter_map(|other| table::bare_route(other)).collect();
-        let new = release.workload.route.as_ref();
-        routes.extend(new.map(|spec| Route::new(release.key.clone(), spec, Split::none())));
+        let rivals = others.filter_map(|other| table::rival_route(other, spec));
+        let new = Route::new(release.key.clone(), spec, Split::none());
+        let routes = rivals.chain([new]).collect();
         let table = Table { routes, ..Table::default() };
         table.check().map_err(|error| {
             code::CONFIG_INVALID
@@ -260,11 +262,12 @@ impl Driver {
     /// under the same version. What somebody deployed in between stays.
     pub(crate) fn up(&mut self, ask: UpRequest) -> Result<UpAnswer, Problem> {
         let environment = self.environment(ask.environment);
-        let services = self.settings.services(&environment)?;
+        let document = self.settings.document()?;
+        let services = services_of(&document, &environment)?;
         // Whoever brings things up may have mended what an order failed for.
         self.hurry_certificates();
         let mut answer = UpAnswer { started: BTreeMap::new(), kept: BTreeMap::new() };
-        for service in &services {
+        for service in services {
             let name = service.key().service.to_string();
             match self.up_service(service, &ask.by)? {
                 Ok(accepted) => {

@@ -15,6 +15,9 @@ use crate::{Error, Options};
 /// The largest file that goes into a release: it is kept in the journal.
 const CONTENT_MAX: u64 = 1024 * 1024;
 
+/// Most services that are listed to somebody who named none of them.
+const LISTED_MAX: usize = 20;
+
 /// What stays the same while the control plane runs.
 pub(crate) struct Settings {
     pub(crate) project: ProjectName,
@@ -55,15 +58,6 @@ impl Settings {
         Self { project, environment, certificates, config, last: Mutex::new(None) }
     }
 
-    /// The services of an environment as they are configured now.
-    pub(crate) fn services(
-        &self,
-        environment: &EnvironmentName,
-    ) -> Result<Vec<ServiceConfig>, Problem> {
-        let document = self.document()?;
-        Ok(services_of(&document, environment)?.to_vec())
-    }
-
     /// One service of an environment as it is configured now.
     pub(crate) fn service(
         &self,
@@ -73,15 +67,14 @@ impl Settings {
         let document = self.document()?;
         let services = services_of(&document, environment)?;
         services.iter().find(|service| service.name == *name).cloned().ok_or_else(|| {
-            let known: Vec<_> = services.iter().map(|service| service.name.to_string()).collect();
             code::UNKNOWN_SERVICE
                 .problem(format!("there is no service {name}"))
-                .hint(format!("{environment} has {}", known.join(", ")))
+                .hint(format!("{environment} has {}", listed(services)))
         })
     }
 
     /// The configuration as it is now.
-    fn document(&self) -> Result<Arc<Document>, Problem> {
+    pub(crate) fn document(&self) -> Result<Arc<Document>, Problem> {
         let text = read(&self.config)?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, document)) = last.as_ref()
@@ -118,6 +111,16 @@ impl Settings {
     }
 }
 
+/// The names of services; of many, the first and how many more there are.
+fn listed(services: &[ServiceConfig]) -> String {
+    let shown = services.iter().take(LISTED_MAX).map(|service| service.name.as_str());
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match services.len().saturating_sub(LISTED_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 fn content(path: &Path) -> Result<String, String> {
     let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > CONTENT_MAX {
@@ -126,7 +129,8 @@ fn content(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-fn services_of<'a>(
+/// The services of an environment.
+pub(crate) fn services_of<'a>(
     document: &'a Document,
     environment: &EnvironmentName,
 ) -> Result<&'a [ServiceConfig], Problem> {

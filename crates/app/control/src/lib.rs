@@ -62,6 +62,9 @@ pub struct Options {
     pub environment: Option<EnvironmentName>,
 }
 
+/// Opens a journal.
+pub type OpenJournal = Box<dyn FnOnce() -> Result<Box<dyn Journal>, journal::Error> + Send>;
+
 /// The neighbours it works with.
 pub struct Neighbours {
     /// Runs instances.
@@ -77,7 +80,7 @@ pub struct Neighbours {
     /// Orders certificates.
     pub certificates: Arc<dyn Certificates>,
     /// Opens the journal, once the lock is held.
-    pub journal: Box<dyn FnOnce() -> Result<Box<dyn Journal>, journal::Error> + Send>,
+    pub journal: OpenJournal,
 }
 
 /// Why the control plane cannot start or go on.
@@ -126,10 +129,13 @@ pub enum Error {
 /// everything down.
 pub async fn run(options: Options, neighbours: Neighbours) -> Result<(), Error> {
     let _lock = lock::take(&options.state_dir)?;
-    let journal =
-        (neighbours.journal)().map_err(|source| Error::Journal { operation: "open", source })?;
-    let book = book::Book::open(journal)?;
-    let settings = configuration::Settings::load(&options)?;
+    // Beside each other: with thousands of services each takes its time.
+    let (book, settings) = std::thread::scope(|scope| {
+        let settings = scope.spawn(|| configuration::Settings::load(&options));
+        let book = open_book(neighbours.journal);
+        (book, settings.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (book, settings) = (book?, settings?);
     let links = driver::Links {
         runtime: neighbours.runtime,
         prober: neighbours.prober,
@@ -146,4 +152,9 @@ pub async fn run(options: Options, neighbours: Neighbours) -> Result<(), Error> 
     // Best effort: a socket left behind is replaced at the next start.
     let _ = std::fs::remove_file(&options.socket);
     result
+}
+
+fn open_book(journal: OpenJournal) -> Result<book::Book, Error> {
+    let journal = journal().map_err(|source| Error::Journal { operation: "open", source })?;
+    book::Book::open(journal)
 }

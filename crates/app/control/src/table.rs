@@ -1,6 +1,7 @@
 //! From the states of all services to the one route table. Pure.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use switchback_domain::route::{Destination, RouteMode};
 use switchback_domain::seeded::bug;
@@ -141,6 +142,30 @@ pub(crate) fn bare_route(service: &Service) -> Option<Route> {
     Some(Route::new(service.key.clone(), spec_of(service)?, Split::none()))
 }
 
+/// The same if it could stand in the way of another service's route: if the two may not be in one
+/// table, this is one of them.
+pub(crate) fn rival_route(service: &Service, other: &RouteSpec) -> Option<Route> {
+    let own = spec_of(service)?;
+    let meet = addresses(own).any(|one| addresses(other).any(|two| one == two));
+    let differ = own.tls != other.tls || hosts(own).any(|one| hosts(other).any(|two| one == two));
+    (meet && differ).then(|| bare_route(service)).flatten()
+}
+
+fn addresses(spec: &RouteSpec) -> impl Iterator<Item = SocketAddr> {
+    let preview = spec.rules.preview.as_ref().and_then(|preview| preview.listen);
+    let redirect = spec.tls.as_ref().and_then(|tls| tls.redirect_from);
+    [Some(spec.listen), preview, redirect].into_iter().flatten()
+}
+
+/// The hosts of a route and of its preview; none is any.
+fn hosts(spec: &RouteSpec) -> impl Iterator<Item = Option<&str>> {
+    let preview = spec.rules.preview.as_ref().map(|preview| preview.hosts.as_slice());
+    [Some(spec.hosts.as_slice()), preview].into_iter().flatten().flat_map(|hosts| {
+        let any = hosts.is_empty().then_some(None);
+        hosts.iter().map(|host| Some(host.as_str())).chain(any)
+    })
+}
+
 /// Whether requests may ask for the candidate: it passed the checks before its first share, and
 /// is not being taken back.
 fn is_open(service: &Service, rollout: &Rollout) -> bool {
@@ -184,8 +209,9 @@ fn effective_split(decided: &Split<ReleaseId>, arms: &[Arm]) -> Split<ReleaseId>
 mod tests {
     use std::sync::Arc;
 
-    use switchback_domain::route::{Affinity, RequestMatch, RouteRules};
-    use switchback_domain::{InstanceReport, Release, Timestamp, Workload};
+    use switchback_domain::route::{Affinity, Preview, RequestMatch, RouteRules};
+    use switchback_domain::tls::TlsSpec;
+    use switchback_domain::{InstanceReport, Release, ServiceName, Timestamp, Workload};
     use switchback_engine::{EventKind, Request, RequestKind, RolloutId};
 
     use super::*;
@@ -305,5 +331,69 @@ mod tests {
         assert!(steering.rules.matches.is_empty());
         service.rollout = None;
         assert!(table_of(&service).routes[0].steering.is_default());
+    }
+
+    /// Routes that differ in where requests come in: addresses, hosts, preview, encryption.
+    fn specs() -> Vec<RouteSpec> {
+        let listens = ["127.0.0.1:8080", "127.0.0.1:8443"].map(|text| text.parse().unwrap());
+        let named = |name: &str| vec![name.to_owned()];
+        let tls = |redirect_from| TlsSpec {
+            certificate: "a.pem".to_owned(),
+            key: "a.key".to_owned(),
+            acme: None,
+            clients: None,
+            redirect_from,
+            hsts: std::time::Duration::ZERO,
+        };
+        let mut specs = Vec::new();
+        for listen in listens {
+            for hosts in [Vec::new(), named("a.test"), named("b.test")] {
+                for preview in [None, Some((None, "a.test")), Some((Some(listens[1]), "b.test"))] {
+                    for tls in [None, Some(tls(None)), Some(tls(Some(listens[0])))] {
+                        let mut spec = release("v1").workload.route.clone().unwrap();
+                        spec.rules.preview =
+                            preview.map(|(listen, name)| Preview { listen, hosts: named(name) });
+                        specs.push(RouteSpec { listen, hosts: hosts.clone(), tls, ..spec });
+                    }
+                }
+            }
+        }
+        specs
+    }
+
+    fn pairs() -> Vec<(RouteSpec, RouteSpec)> {
+        let specs = specs();
+        let with_all =
+            |one: &RouteSpec| specs.iter().map(|two| (one.clone(), two.clone())).collect();
+        specs.iter().flat_map(|one| -> Vec<_> { with_all(one) }).collect()
+    }
+
+    #[test]
+    fn whatever_may_not_be_in_one_table_is_a_rival() {
+        let (mut refused, mut kept) = (0, 0);
+        for (mine, other) in pairs() {
+            let mut release = release("v1");
+            let workload = Workload { route: Some(mine.clone()), ..(*release.workload).clone() };
+            release.workload = Arc::new(workload);
+            let mut service = Service::new(release.key.clone());
+            service.revisions.push(Arc::new(crate::testing::revision(&release.id)));
+            service.releases.insert(release.id.clone(), release);
+            let key =
+                ServiceKey::new(service.key.environment.clone(), ServiceName::new("b").unwrap());
+            let alone = |route: Route| Table { routes: vec![route], ..Table::default() };
+            let new = Route::new(key, &other, Split::none());
+            let own = bare_route(&service).unwrap();
+            if alone(own.clone()).check().is_err() || alone(new.clone()).check().is_err() {
+                continue;
+            }
+            let both = Table { routes: vec![own, new], ..Table::default() };
+            if let Err(why) = both.check() {
+                assert!(rival_route(&service, &other).is_some(), "{why}: {mine:?} {other:?}");
+                refused += 1;
+            } else {
+                kept += usize::from(rival_route(&service, &other).is_none());
+            }
+        }
+        assert!(refused > 100 && kept > 100, "{refused} {kept}");
     }
 }

@@ -1,6 +1,6 @@
 //! The whole file, validated: its project and its environments in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use switchback_domain::strategy::Step;
 use switchback_domain::{EnvironmentName, ProjectName, ServiceName};
@@ -71,13 +71,8 @@ impl Document {
             let metrics = policy.triggers.metrics.iter().chain(steps.flatten());
             metrics.filter_map(metric::advice).map(|said| format!("{}: {said}", service.name))
         });
-        let mut found: Vec<String> = Vec::new();
-        for said in advice {
-            if !found.contains(&said) {
-                found.push(said);
-            }
-        }
-        found
+        let mut known = BTreeSet::new();
+        advice.filter(|said| known.insert(said.clone())).collect()
     }
 
     /// One environment; an unknown name is a mistake with a hint.
@@ -122,7 +117,7 @@ pub fn parse(text: &str, file: &str) -> Result<Document, Diagnostics> {
     let mut per_environment = Vec::new();
     for name in &names {
         let mut reader = Reader::new(file);
-        environments.push(environment(&mut reader, &root, used, name));
+        environments.push(environment(&mut reader, &root, used, (name, names.len())));
         per_environment.push((name, reader.into_mistakes()));
     }
     found.extend(combined(per_environment));

@@ -23,6 +23,7 @@ pub use diagnostic::{Code, Diagnostic, Diagnostics};
 pub use document::{Document, Environment, parse};
 pub use duration::{DURATION_MAX, DurationError, parse_duration};
 pub use schema::json_schema;
+pub use section::environment::SERVICES_MAX;
 pub use service::{ConfigSource, MissingContent, ServiceConfig};
 pub use starter::{StarterService, starter};
 pub use value::load::{DEPTH_MAX, NODES_MAX, TEXT_LENGTH_MAX};

@@ -28,6 +28,11 @@ impl Reader {
         self.mistakes
     }
 
+    /// Whether nothing that is found from now on will be shown.
+    pub(crate) fn is_full(&self) -> bool {
+        self.mistakes.len() > MISTAKES_MAX
+    }
+
     /// A mistake in a value.
     pub(crate) fn report(
         &mut self,
@@ -86,6 +91,9 @@ impl Reader {
             return Fields { node, table };
         }
         for entry in node.entries() {
+            if self.is_full() {
+                break;
+            }
             if !table.knows(&entry.key) && !entry.key.starts_with("x-") {
                 let hint = unknown_key_hint(&entry.key, table);
                 let message = format!("unknown key `{}`", entry.key);

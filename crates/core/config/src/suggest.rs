@@ -1,5 +1,10 @@
 //! "Did you mean": the nearest known word, when it is near enough to be meant.
 
+/// Most candidates that are looked at: among more names than that, nearly every one is near another.
+const CANDIDATES_MAX: usize = 200;
+/// Most words that are listed.
+const LISTED_MAX: usize = 50;
+
 /// The candidate nearest to `word`; `None` when none is near.
 pub(crate) fn nearest<'c>(
     word: &str,
@@ -9,6 +14,7 @@ pub(crate) fn nearest<'c>(
     let near = (plain.len() / 3).clamp(1, 3);
     candidates
         .into_iter()
+        .take(CANDIDATES_MAX)
         .map(|candidate| (distance(&plain, &normalized(candidate)), candidate))
         .filter(|(distance, _)| *distance <= near)
         .min_by_key(|(distance, _)| *distance)
@@ -19,7 +25,17 @@ pub(crate) fn nearest<'c>(
 pub(crate) fn hint(word: &str, known: &[&str], what: &str) -> String {
     match nearest(word, known.iter().copied()) {
         Some(candidate) => format!("did you mean `{candidate}`?"),
-        None => format!("{what}: {}", known.join(", ")),
+        None => format!("{what}: {}", listed(known)),
+    }
+}
+
+/// The words one after the other; of many, the first and how many more there are.
+fn listed(known: &[&str]) -> String {
+    match known.split_at_checked(LISTED_MAX) {
+        Some((first, rest)) if !rest.is_empty() => {
+            format!("{} and {} more", first.join(", "), rest.len())
+        }
+        Some(_) | None => known.join(", "),
     }
 }
 
@@ -59,5 +75,13 @@ mod tests {
         assert_eq!(nearest("pth", known), Some("path"));
         assert_eq!(nearest("image", known), None);
         assert_eq!(nearest("", known), None);
+    }
+
+    #[test]
+    fn of_many_words_the_first_are_listed() {
+        assert_eq!(hint("zzz", &["a", "b"], "known"), "known: a, b");
+        let many: Vec<_> = (0..52).map(|number| format!("word{number}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert!(hint("zzz", &many, "known").ends_with("word48, word49 and 2 more"));
     }
 }

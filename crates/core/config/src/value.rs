@@ -82,16 +82,20 @@ impl Node {
         (!entry.value.is_null()).then_some(&entry.value)
     }
 
-    /// How many values it holds, itself included, and how deep they nest.
+    /// How many values it holds, itself included and a long text counted as several, and how deep
+    /// they nest.
     pub(crate) fn extent(&self) -> (usize, usize) {
         let add = |(size, depth): (usize, usize), node: &Self| {
             let (inner, below) = node.extent();
             (size + inner, depth.max(below + 1))
         };
         match &self.value {
-            Value::Scalar { .. } => (1, 1),
+            Value::Scalar { text, .. } => (1 + load::portions(text), 1),
             Value::List(items) => items.iter().fold((1, 1), add),
-            Value::Map(entries) => entries.iter().map(|entry| &entry.value).fold((1, 1), add),
+            Value::Map(entries) => {
+                let keys: usize = entries.iter().map(|entry| load::portions(&entry.key)).sum();
+                entries.iter().map(|entry| &entry.value).fold((1 + keys, 1), add)
+            }
         }
     }
 

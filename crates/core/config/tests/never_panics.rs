@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use switchback_config::{NODES_MAX, TEXT_LENGTH_MAX, parse};
+use switchback_config::{NODES_MAX, SERVICES_MAX, TEXT_LENGTH_MAX, parse};
 
 const SAMPLES: [&str; 7] = [
     include_str!("../../../../tests/sample-configs/valid/routes.yaml"),
@@ -115,19 +115,59 @@ fn boundary_near(text: &str, at: usize) -> usize {
 fn huge_files_are_refused_at_once() {
     let long = format!("project: p\n# {}\n", "x".repeat(TEXT_LENGTH_MAX));
     let many = format!("project: p\nx-list: [{}]\n", "1,".repeat(NODES_MAX + 1));
-    for text in [long, many] {
+    // Few values, much memory: texts through aliases, and keys that are part of many paths.
+    let text = "x".repeat(100_000);
+    let texts = format!("project: p\nx-a: &a {text}\nx-list: [{}]\n", "*a,".repeat(1000));
+    let paths = format!("project: p\n? x-{text}\n: [{}]\n", "1,".repeat(1000));
+    for text in [long, many, texts, paths] {
         let mistakes = parse(&text, "case").unwrap_err();
         assert_eq!(mistakes.as_slice()[0].code.as_str(), "SB0102");
         assert_eq!(mistakes.len(), 1);
     }
-    let wide: Vec<_> = (0..201).map(|n| format!("s{n}: {{command: x}}")).collect();
-    let wide = format!("project: p\nservices: {{{}}}\n", wide.join(", "));
-    let mistakes = parse(&wide, "case").unwrap_err();
-    assert_eq!(mistakes.as_slice()[0].code.as_str(), "SB0102");
     let wrong: Vec<_> = (0..5000).map(|n| format!("k{n}: 1")).collect();
     let mistakes = parse(&format!("{{{}}}", wrong.join(", ")), "case").unwrap_err();
     assert!((1000..1100).contains(&mistakes.len()), "{}", mistakes.len());
     for nested in ["[".repeat(50_000), "- ".repeat(50_000), "{a: ".repeat(50_000)] {
         check(&nested);
     }
+}
+
+/// A file with so many services, in so many environments, with a default of so many bytes.
+fn services(count: usize, environments: usize, default: usize) -> String {
+    let lines = |count: usize, line: &dyn Fn(usize) -> String| -> String {
+        (0..count).map(line).collect::<Vec<_>>().concat()
+    };
+    let services = lines(count, &|n| format!("  s{n}: {{route: {{host: s{n}.x}}}}\n"));
+    let environments = lines(environments, &|n| format!("  e{n}: {{}}\n"));
+    let long = "x".repeat(default);
+    let defaults = format!("command: ./x, route: {{listen: 80}}, env: {{A: {long}}}");
+    format!(
+        "project: p\nenvironments:\n{environments}defaults: {{{defaults}}}\nservices:\n{services}"
+    )
+}
+
+#[test]
+fn a_file_holds_thousands_of_services_and_no_more_than_were_measured() {
+    let document = parse(&services(1000, 2, 10), "case").unwrap();
+    let name = document.environments().last().unwrap();
+    assert_eq!(document.environment(name).unwrap().services.len(), 1000);
+    let refused = [
+        (services(SERVICES_MAX + 1, 1, 1), "10001 services are more than one file can hold"),
+        (services(SERVICES_MAX / 4 + 1, 4, 1), "2501 services in 4 environments are more than"),
+        (services(1000, 1, 200_000), "1000 services hold more than 1000000 values"),
+    ];
+    for (text, message) in refused {
+        let mistakes = parse(&text, "case").unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{mistakes}");
+        let mistake = &mistakes.as_slice()[0];
+        assert_eq!(mistake.code.as_str(), "SB0102");
+        assert!(mistake.message.starts_with(message), "{mistake}");
+    }
+}
+
+#[test]
+fn of_many_bad_services_the_first_mistakes_are_shown() {
+    let text = services(3000, 1, 1).replace("command: ./x, ", "");
+    let mistakes = parse(&text, "case").unwrap_err();
+    assert_eq!(mistakes.len(), 1001, "{}", mistakes.len());
 }

@@ -1,6 +1,7 @@
 //! Whether a table makes sense: everything that can be said without opening a socket.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 
 use switchback_domain::route::{Conditions, PathMatch, RequestMatch};
@@ -177,6 +178,21 @@ pub fn tls_conflict(routes: &[Route]) -> Option<(usize, usize, SocketAddr, Optio
         Some((*plain_or_not.get(&listen).filter(|(_, tls)| *tls)?, index, listen))
     });
     redirects.map(|((first, _), index, listen)| (first, index, listen, None)).next()
+}
+
+/// For each route the first one, itself included, that takes requests it wants as well.
+pub fn contested<'t>(routes: impl Iterator<Item = &'t Route>) -> Vec<Option<usize>> {
+    let mut taken = HashMap::new();
+    let first = |(index, route): (usize, &'t Route)| {
+        route.claims().find_map(|claim| match taken.entry(claim) {
+            Entry::Occupied(first) => Some(*first.get()),
+            Entry::Vacant(free) => {
+                free.insert(index);
+                None
+            }
+        })
+    };
+    routes.enumerate().map(first).collect()
 }
 
 /// What one rule of a route takes; two with the same would leave one of them without requests.

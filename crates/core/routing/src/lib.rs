@@ -17,7 +17,7 @@ pub mod router;
 mod selection;
 pub mod table;
 
-pub use check::{Claim, Invalid, places, tls_conflict};
+pub use check::{Claim, Invalid, contested, places, tls_conflict};
 pub use entry::{Assignment, Reason, RouteEntry};
 pub use host::bare_host;
 pub use pattern::{Pattern, PatternError};

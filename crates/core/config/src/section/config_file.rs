@@ -1,5 +1,7 @@
 //! `config:`: files rendered for each instance. Reading the sources is the caller's.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::Code;
 use crate::reader::Reader;
 use crate::section::template::{self, Scope};
@@ -23,13 +25,13 @@ pub(crate) static CONFIG_FILE: Table = Table::new(
 /// The files of a service.
 pub(crate) fn config_files(reader: &mut Reader, node: &Node) -> Vec<ConfigSource> {
     let items = reader.list(node, "[{source: app.conf, target: app.conf}]");
-    let mut sources: Vec<ConfigSource> = Vec::new();
+    let (mut sources, mut targets) = (Vec::new(), BTreeSet::new());
     for item in items {
         let fields = reader.fields(item, &CONFIG_FILE);
         let source = fields.read("source", reader, source);
         let target = fields.read("target", reader, target);
         let (Some(source), Some(target)) = (source, target) else { continue };
-        if sources.iter().any(|earlier| earlier.target == target) {
+        if !targets.insert(target.clone()) {
             let message = format!("`{target}` is written by two entries");
             reader.report(item, Code::Contradiction, message, "give every file its own target");
         }

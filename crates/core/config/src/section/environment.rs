@@ -13,10 +13,10 @@ use crate::service::ServiceConfig;
 use crate::table::{Field, Kind, Table, field, required};
 use crate::value::{Entry, Node, Value, merge};
 
-/// More than this is a fleet, and the state of one machine.
-const SERVICES_MAX: usize = 200;
-/// Values of one environment after defaults were copied into every service.
-const MERGED_NODES_MAX: usize = 500_000;
+/// Most services, in all environments together: as many as a control plane was measured with.
+pub const SERVICES_MAX: usize = 10_000;
+/// Most values in all environments together, after defaults were copied into every service.
+const MERGED_NODES_MAX: usize = 1_000_000;
 
 static SHARED: [Field; 3] = [
     field("services", Kind::Map(&Kind::Struct(&SERVICE)), "The services by name."),
@@ -47,12 +47,12 @@ pub(crate) static ENVIRONMENT: Table = Table::new(
     &[&SHARED],
 );
 
-/// Reads one environment of the document.
+/// Reads one environment of the document, which has so many.
 pub(crate) fn environment(
     reader: &mut Reader,
     root: &Node,
     project: &ProjectName,
-    name: &EnvironmentName,
+    (name, environments): (&EnvironmentName, usize),
 ) -> Environment {
     let base = shared_part(root);
     let overlay = root.find("environments").and_then(|node| node.find(name.as_str()));
@@ -65,7 +65,11 @@ pub(crate) fn environment(
         reader.missing(root, "services", hint);
         return Environment { name: name.clone(), services: Vec::new() };
     };
-    let services = services(reader, node, &defaults(&merged), project, name);
+    let defaults = defaults(&merged);
+    if !is_within_limits(reader, node, &defaults, environments) {
+        return Environment { name: name.clone(), services: Vec::new() };
+    }
+    let services = services(reader, node, &defaults, project, name);
     Environment { name: name.clone(), services }
 }
 
@@ -99,12 +103,12 @@ fn services(
         reader.wrong_type(node, "a map", "write `services: {api: {command: ./server}}`");
         return Vec::new();
     };
-    if !is_within_limits(reader, node, defaults) {
-        return Vec::new();
-    }
     let names: Vec<_> = entries.iter().map(|entry| entry.key.as_str()).collect();
     let mut services = Vec::new();
     for Entry { key, value } in entries {
+        if reader.is_full() {
+            break;
+        }
         // Null in an overlay takes a service out of this environment.
         if value.is_null() && value.path.starts_with("environments.") {
             continue;
@@ -138,17 +142,34 @@ fn check_routes(reader: &mut Reader, services: &[(ServiceConfig, Option<Node>)])
     route::conflicts(reader, &places.collect::<Vec<_>>());
 }
 
-fn is_within_limits(reader: &mut Reader, node: &Node, defaults: &Node) -> bool {
-    let count = node.entries().len();
+fn is_within_limits(
+    reader: &mut Reader,
+    node: &Node,
+    defaults: &Node,
+    environments: usize,
+) -> bool {
+    // What is no map is reported by whoever reads it.
+    let Value::Map(entries) = &node.value else { return true };
+    let count = entries.len();
     if count == 0 {
         let hint = "write `services: {api: {command: ./server}}`";
         reader.report(node, Code::MissingKey, "names no service", hint);
         return false;
     }
-    let merged = node.extent().0 + defaults.extent().0 * count;
-    if count > SERVICES_MAX || merged > MERGED_NODES_MAX {
-        let message = format!("{count} services are more than one file can hold");
-        let hint = format!("use at most {SERVICES_MAX}, and split the project");
+    let times =
+        if environments > 1 { format!(" in {environments} environments") } else { String::new() };
+    if count * environments > SERVICES_MAX {
+        let message = format!("{count} services{times} are more than one file can hold");
+        let hint = format!("use at most {SERVICES_MAX} in all, and split the project");
+        reader.report(node, Code::Limit, message, hint);
+        return false;
+    }
+    let merged = (node.extent().0 + defaults.extent().0 * count) * environments;
+    if merged > MERGED_NODES_MAX {
+        let message = format!(
+            "{count} services{times} hold more than {MERGED_NODES_MAX} values, defaults counted in each"
+        );
+        let hint = "shorten `defaults`, or split the project";
         reader.report(node, Code::Limit, message, hint);
         return false;
     }

@@ -1,7 +1,7 @@
 //! `metric_templates:`: metrics written once and used with arguments. They are filled in before
 //! anything else is read, so a mistake is reported where it was written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use switchback_domain::template::placeholders;
 
@@ -70,6 +70,9 @@ fn child<'n>(node: &'n mut Node, key: &str) -> Option<&'n mut Node> {
 fn apply(reader: &mut Reader, metrics: &mut Node, templates: &Templates<'_>) {
     let Value::List(items) = &mut metrics.value else { return };
     for item in items {
+        if reader.is_full() {
+            break;
+        }
         if let Some(filled) = fill(reader, item, templates) {
             *item = filled;
         }
@@ -114,8 +117,10 @@ fn arguments(reader: &mut Reader, item: &Node, template: &Node) -> BTreeMap<Stri
     let given = item.find("arguments");
     let known: Vec<_> = declared.iter().map(|entry| entry.key.as_str()).collect();
     let mut values = BTreeMap::new();
+    let entries = given.map(Node::entries).unwrap_or_default();
+    let given: BTreeMap<_, _> = entries.iter().map(|it| (it.key.as_str(), &it.value)).collect();
     for Entry { key, value } in declared {
-        let own = given.and_then(|given| given.find(key));
+        let own = given.get(key.as_str()).copied().filter(|own| !own.is_null());
         if let Some(node) = own.or_else(|| (!value.is_null()).then_some(value)) {
             values.extend(reader.text(node).map(|text| (key.clone(), text)));
         } else {
@@ -123,8 +128,9 @@ fn arguments(reader: &mut Reader, item: &Node, template: &Node) -> BTreeMap<Stri
             reader.missing(item, &format!("arguments.{key}"), hint);
         }
     }
-    for entry in given.map(Node::entries).unwrap_or_default() {
-        if !known.contains(&entry.key.as_str()) {
+    let expected: BTreeSet<_> = known.iter().copied().collect();
+    for entry in entries {
+        if !reader.is_full() && !expected.contains(entry.key.as_str()) {
             let message = format!("the template has no argument `{}`", entry.key);
             let hint = suggest::hint(&entry.key, &known, "its arguments");
             reader.report(&entry.value, Code::UnknownKey, message, hint);

@@ -1,10 +1,11 @@
 //! `route:`: where requests for a service come in, and whether two services want the same ones.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use switchback_domain::workload::RouteSpec;
-use switchback_routing::Route;
+use switchback_routing::{Route, contested};
 
 use crate::diagnostic::Code;
 use crate::reader::{Fields, Reader};
@@ -107,10 +108,10 @@ pub(crate) fn hosts(reader: &mut Reader, node: &Node) -> Vec<String> {
     if !matches!(node.value, Value::List(_)) {
         return host(reader, node).into_iter().collect();
     }
-    let mut hosts: Vec<String> = Vec::new();
+    let (mut hosts, mut known) = (Vec::new(), BTreeSet::new());
     for item in reader.list(node, "[example.com]") {
         let Some(host) = host(reader, item) else { continue };
-        if hosts.contains(&host) {
+        if !known.insert(host.clone()) {
             let message = format!("`{host}` is listed twice");
             reader.report(item, Code::Contradiction, message, "keep one of the two");
             continue;
@@ -178,16 +179,13 @@ pub(crate) struct Place<'n> {
 /// address: the router takes the narrower one.
 pub(crate) fn conflicts(reader: &mut Reader, places: &[Place<'_>]) {
     route_tls::conflicts(reader, places);
-    let mut taken = Vec::new();
-    for (index, place) in places.iter().enumerate() {
-        let mut claims = place.route.claims();
-        let first = claims.find_map(|claim| {
-            let earlier = taken.iter().find(|(known, _)| *known == claim).map(|(_, at)| *at);
-            if earlier.is_none() {
-                taken.push((claim, index));
-            }
-            earlier
-        });
+    let contested = contested(places.iter().map(|place| place.route));
+    let mut listened = Listened::new();
+    for (index, (place, first)) in places.iter().zip(contested).enumerate() {
+        for (nth, address) in place.route.addresses().enumerate() {
+            let on_port = listened.entry(address.port()).or_default();
+            on_port.entry(address.ip()).or_insert((index, nth));
+        }
         match first {
             Some(first) if first == index => {
                 let hint = "take one of `matches`, or the preview, away, or change it";
@@ -195,7 +193,7 @@ pub(crate) fn conflicts(reader: &mut Reader, places: &[Place<'_>]) {
                 reader.report(place.node, Code::RouteTaken, message, hint);
             }
             Some(first) => report_taken(reader, place, &places[first]),
-            None => report_covered(reader, place, &places[..=index]),
+            None => report_covered(reader, place, places, &listened),
         }
     }
 }
@@ -211,13 +209,32 @@ fn report_taken(reader: &mut Reader, place: &Place<'_>, first: &Place<'_>) {
     reader.report(place.node, Code::RouteTaken, message, hint);
 }
 
-fn report_covered(reader: &mut Reader, place: &Place<'_>, earlier: &[Place<'_>]) {
-    let others = earlier
-        .iter()
-        .flat_map(|other| other.route.addresses().map(move |address| (other, address)));
-    let mut pairs = others
-        .flat_map(|(other, address)| place.route.addresses().map(move |own| (other, address, own)));
-    if let Some((other, address, own)) = pairs.find(|(_, address, own)| covers(*own, *address)) {
+/// By port: the addresses that are listened on, each with the first route that does, and which of
+/// that route's addresses it is.
+type Listened = BTreeMap<u16, BTreeMap<IpAddr, (usize, usize)>>;
+
+/// The first address that cannot be listened on beside `own`, and where it is.
+fn covering(listened: &Listened, own: SocketAddr) -> Option<((usize, usize), SocketAddr)> {
+    let on_port = listened.get(&own.port())?;
+    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let others: Vec<_> = if own.ip().is_unspecified() {
+        on_port.iter().collect()
+    } else {
+        everywhere.iter().filter_map(|all| Some((all, on_port.get(all)?))).collect()
+    };
+    let others = others.into_iter().map(|(ip, at)| (*at, SocketAddr::new(*ip, own.port())));
+    others.filter(|(_, address)| covers(own, *address)).min()
+}
+
+fn report_covered(
+    reader: &mut Reader,
+    place: &Place<'_>,
+    places: &[Place<'_>],
+    listened: &Listened,
+) {
+    let pairs = place.route.addresses().filter_map(|own| Some((covering(listened, own)?, own)));
+    if let Some((((at, _), address), own)) = pairs.min_by_key(|((at, _), _)| *at) {
+        let other = &places[at];
         let message = format!(
             "{own} cannot be listened on beside {address} of service `{}` (line {})",
             other.service, other.node.place.line

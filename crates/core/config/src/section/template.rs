@@ -39,6 +39,9 @@ impl Scope {
 pub(crate) fn check(reader: &mut Reader, node: &Node, text: &str, scope: Scope) {
     let known = scope.names();
     for placeholder in placeholders(text) {
+        if reader.is_full() {
+            break;
+        }
         if !known.contains(&placeholder.name) {
             let message = format!("unknown template `{{{{{}}}}}`", placeholder.name);
             let hint = suggest::hint(placeholder.name, &known, "known here");

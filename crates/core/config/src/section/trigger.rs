@@ -1,5 +1,6 @@
 //! `rollback.triggers:`: when a release is taken back, in the documents' words and numbers (R05).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use switchback_domain::trigger::{CustomMetric, Threshold, Triggers};
@@ -228,10 +229,10 @@ fn failures(reader: &mut Reader, node: &Node) -> Option<f64> {
 
 fn customs(reader: &mut Reader, node: &Node) -> Vec<CustomMetric> {
     let example = "[{name: queue, command: ./queue-length, threshold: 100}]";
-    let mut metrics: Vec<CustomMetric> = Vec::new();
+    let (mut metrics, mut names) = (Vec::new(), BTreeSet::new());
     for item in reader.list(node, example) {
         let Some(metric) = custom(reader, item) else { continue };
-        if metrics.iter().any(|earlier| earlier.name == metric.name) {
+        if !names.insert(metric.name.clone()) {
             let message = format!("there are two metrics `{}`", metric.name);
             reader.report(item, Code::Contradiction, message, "give each its own name");
         }

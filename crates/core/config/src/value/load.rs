@@ -2,7 +2,7 @@
 //!
 //! Iterative, so that no nesting can exhaust the stack. What a value means is not known here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
@@ -11,19 +11,20 @@ use super::{Entry, Node, Place, Value};
 use crate::diagnostic::Code;
 use crate::reader::Reader;
 
-/// Longest text that is looked at, in bytes: far above any real configuration.
-pub const TEXT_LENGTH_MAX: usize = 256 * 1024;
+/// Longest text that is looked at, in bytes: 800 for each of the most services there may be.
+pub const TEXT_LENGTH_MAX: usize = 8 * 1024 * 1024;
 /// Deepest nesting; the vocabulary needs nine levels.
 pub const DEPTH_MAX: usize = 32;
-/// Most values, aliases counted in full, so that aliases of aliases cannot fill the memory.
-pub const NODES_MAX: usize = 20_000;
+/// Most values, keys included: 40 for each of the most services there may be. Aliases are counted in
+/// full, so that aliases of aliases cannot fill the memory.
+pub const NODES_MAX: usize = 400_000;
 
 /// The tree of a text. `None` after a mistake that leaves nothing to go on with; mistakes that do
 /// not (a key twice, a tag) are reported and the rest is returned.
 pub(crate) fn load(text: &str, reader: &mut Reader) -> Option<Node> {
     let start = Place { line: 1, column: 1 };
     if text.len() > TEXT_LENGTH_MAX {
-        let message = format!("is longer than {} KiB", TEXT_LENGTH_MAX / 1024);
+        let message = format!("is longer than {} MiB", TEXT_LENGTH_MAX >> 20);
         reader.report_at(start, "", Code::Limit, message, "keep data out of the configuration");
         return None;
     }
@@ -137,6 +138,8 @@ enum Kind {
     List(Vec<Node>),
     Map {
         entries: Vec<Entry>,
+        /// In which line each of its own keys stands.
+        lines: BTreeMap<String, u32>,
         /// The key whose value comes next.
         pending: Option<Pending>,
         /// What `<<` brings in.
@@ -183,7 +186,8 @@ impl Loader<'_> {
             }
             Event::MappingStart(anchor, tag) => {
                 self.check_tag(tag.as_deref(), place);
-                let kind = Kind::Map { entries: Vec::new(), pending: None, merged: Vec::new() };
+                let (entries, lines, merged) = (Vec::new(), BTreeMap::new(), Vec::new());
+                let kind = Kind::Map { entries, lines, pending: None, merged };
                 self.open(kind, anchor, place)
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -206,7 +210,7 @@ impl Loader<'_> {
     }
 
     fn scalar(&mut self, text: String, plain: bool, anchor: usize, place: Place) -> Option<()> {
-        self.count(1, 1, place)?;
+        self.count(1 + portions(&text), 1, place)?;
         if self.awaits_key() {
             self.take_key(text, plain, place);
             return Some(());
@@ -215,6 +219,7 @@ impl Loader<'_> {
         // An empty value has no place of its own worth showing.
         let place = if text.is_empty() && plain { key_place } else { place };
         let path = self.next_path();
+        self.count(portions(&path), 1, place)?;
         let node = Node { value: Value::Scalar { text, plain }, place, key_place, path };
         self.finish(node, anchor);
         Some(())
@@ -224,6 +229,7 @@ impl Loader<'_> {
         self.count(1, 1, place)?;
         let is_key = self.awaits_key();
         let (path, key_place) = (self.next_path(), self.key_place(place));
+        self.count(portions(&path), 1, place)?;
         if is_key {
             let message = "a map or a list cannot be a key";
             let hint = "quote text that starts with `{`, `[` or `?`, such as `\"{{port}}\"`";
@@ -254,6 +260,10 @@ impl Loader<'_> {
 
     /// Merge keys: what the map says itself wins, then the earlier of several.
     fn bring_in(&mut self, entries: &mut Vec<Entry>, merged: Vec<Node>) -> Option<()> {
+        if merged.is_empty() {
+            return Some(());
+        }
+        let mut known: BTreeSet<_> = entries.iter().map(|entry| entry.key.clone()).collect();
         for source in merged {
             let (place, maps) = match source.value {
                 Value::List(items) => (source.place, items),
@@ -266,9 +276,8 @@ impl Loader<'_> {
                     self.reader.report_at(place, &map.path, Code::WrongType, message, hint);
                     return None;
                 };
-                let known = |key: &str, entries: &[Entry]| entries.iter().any(|e| e.key == key);
                 for entry in inherited {
-                    if !known(&entry.key, entries) {
+                    if known.insert(entry.key.clone()) {
                         entries.push(entry);
                     }
                 }
@@ -305,7 +314,7 @@ impl Loader<'_> {
         match self.frames.last_mut().map(|frame| &mut frame.kind) {
             None => self.root = Some(node),
             Some(Kind::List(items)) => items.push(node),
-            Some(Kind::Map { entries, pending, merged }) => match pending.take() {
+            Some(Kind::Map { entries, pending, merged, .. }) => match pending.take() {
                 Some(Pending { key, role: Role::Own, .. }) => {
                     entries.push(Entry { key, value: node });
                 }
@@ -317,15 +326,17 @@ impl Loader<'_> {
 
     fn take_key(&mut self, key: String, plain: bool, place: Place) {
         let Some(frame) = self.frames.last_mut() else { return };
-        let Kind::Map { entries, pending, .. } = &mut frame.kind else { return };
+        let Kind::Map { lines, pending, .. } = &mut frame.kind else { return };
         let mut role = if plain && key == "<<" { Role::Merge } else { Role::Own };
-        if let Some(first) = entries.iter().find(|entry| entry.key == key) {
+        if let Some(line) = lines.get(&key) {
             let path = below(&frame.path, &key);
-            let line = first.value.key_place.line;
             let message = format!("`{key}` appears twice; the first is on line {line}");
             let hint = "keep one of the two";
             self.reader.report_at(place, &path, Code::DuplicateKey, message, hint);
             role = Role::Dropped;
+        }
+        if matches!(role, Role::Own) {
+            lines.insert(key.clone(), place.line);
         }
         *pending = Some(Pending { key, place, role });
     }
@@ -362,7 +373,7 @@ impl Loader<'_> {
         let message = if self.frames.len() + depth > DEPTH_MAX {
             format!("nests more than {DEPTH_MAX} levels deep")
         } else if self.nodes > NODES_MAX {
-            format!("holds more than {NODES_MAX} values, aliases counted in full")
+            format!("holds more than {NODES_MAX} values, aliases and long texts counted in full")
         } else {
             return Some(());
         };
@@ -370,6 +381,14 @@ impl Loader<'_> {
         self.reader.report_at(place, "", Code::Limit, message, hint);
         None
     }
+}
+
+/// Bytes of text that count as one more value: neither long texts nor long keys fill the memory.
+const PORTION: usize = 128;
+
+/// How many values more a text counts as.
+pub(super) fn portions(text: &str) -> usize {
+    text.len() / PORTION
 }
 
 /// The path of a key.

@@ -1,5 +1,7 @@
 //! One tree over another: maps merge key by key, everything else is replaced, null takes away.
 
+use std::collections::BTreeMap;
+
 use super::{Entry, Node, Value};
 
 /// Keys that say the same thing in different ways, by the key of the map they stand in. An overlay
@@ -26,8 +28,11 @@ pub(crate) fn merge(base: &Node, overlay: &Node, name: &str) -> Node {
     let replaced = |key: &str| is_replaced(name, key, above);
     let mut entries: Vec<Entry> =
         below.iter().filter(|entry| !replaced(&entry.key)).cloned().collect();
+    let kept = below.iter().map(|entry| entry.key.as_str()).filter(|key| !replaced(key));
+    let places: BTreeMap<_, _> = kept.zip(0..).collect();
     for entry in above {
-        match entries.iter_mut().find(|existing| existing.key == entry.key) {
+        let place = places.get(entry.key.as_str());
+        match place.and_then(|place: &usize| entries.get_mut(*place)) {
             Some(existing) => existing.value = merge(&existing.value, &entry.value, &entry.key),
             None => entries.push(entry.clone()),
         }
