@@ -130,7 +130,8 @@ pub trait Journal: Send {
         snapshots: &[Snapshot],
     ) -> Result<Sequence, Error>;
 
-    /// Records after a place, oldest first, at most `limit`; of one scope if given.
+    /// Records after a place, oldest first, at most `limit`; of one scope if given. Fewer are all
+    /// there are.
     fn read(
         &self,
         scope: Option<&str>,

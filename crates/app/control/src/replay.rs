@@ -37,6 +37,9 @@ pub(crate) fn each_record(
         let Some(last) = page.last() else { return Ok(()) };
         after = last.sequence;
         page.iter().for_each(&mut visit);
+        if page.len() < PAGE {
+            return Ok(());
+        }
     }
 }
 
