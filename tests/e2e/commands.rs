@@ -181,8 +181,12 @@ fn without_auto_promote_somebody_has_to_say_so() {
     );
     assert_eq!(site.stable(), "v1");
     assert_eq!(site.instances("v1").len(), 1, "the way back stays");
+    site.run(&["isolate", "web", "--reason", "a look"]).exits(0);
+    site.run(&["unisolate", "web"]).exits(0);
     site.run(&["promote"]).exits(0);
     deploy.wait().exits(0);
+    let told = site.run(&["explain", &id]).exits(0).stdout;
+    assert_eq!(told.matches("isolated, by tester: a look").count(), 1, "{told}");
     assert_eq!(site.stable(), "v2");
 }
 

@@ -74,6 +74,11 @@ fn a_service_is_isolated_diverted_and_held_each_undone_by_one_command() {
     site.run(&["isolate", "web", "--reason", "it leaks"]).exits(0);
     let (status, answer) = asked(&site);
     assert!(status == 503 && answer.contains("isolated"), "{answer}");
+    site.deploy("v2").exits(0);
+    let told = site.run(&["explain", "web"]).exits(0).stdout;
+    let before = "before  beside   isolated, by tester: it leaks\n";
+    assert!(told.contains(before), "{told}");
+    site.run(&["rollback", "web"]).exits(0);
     site.run(&["undivert", "web"]).exits(77);
     site.run(&["unisolate", "web"]).exits(0);
     site.serves(&["v1"]);

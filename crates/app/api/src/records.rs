@@ -382,6 +382,10 @@ pub struct RolloutDetail {
     pub plan: Vec<String>,
     /// Everything that happened, oldest first.
     pub events: Vec<RolloutEvent>,
+    /// What was done beside it and may have had a part in it, oldest first: what its route did
+    /// when it was asked for, if not to serve, and what is not among the events, until it ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<DeedEntry>,
     /// The judge's last words, with evidence.
     pub verdict: Option<Verdict>,
     /// Candidate instances with their last log lines, when it failed before it was ready.

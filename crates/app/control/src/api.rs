@@ -316,7 +316,7 @@ async fn detail(
     let id = rollout_id(&id)?;
     let ask = move |driver: &mut Driver| driver.dossier(id);
     let dossier = handle.ask(ask).await.ok_or_else(ending)?;
-    let Dossier { summary, plan, events, verdict, last_seen } = dossier?;
+    let Dossier { summary, plan, events, beside, verdict, last_seen } = dossier?;
     let runtime = &handle.links().runtime;
     let mut last_words = Vec::new();
     for seen in last_seen {
@@ -333,7 +333,7 @@ async fn detail(
             log: page.lines.into_iter().map(|line| line.text).collect(),
         });
     }
-    Ok(Json(RolloutDetail { summary, plan, events, verdict, last_words }).into_response())
+    Ok(Json(RolloutDetail { summary, plan, events, beside, verdict, last_words }).into_response())
 }
 
 async fn trials(

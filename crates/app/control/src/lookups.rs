@@ -4,6 +4,7 @@ use switchback_api::{
     ControlStatus, DataPlaneStatus, DeedEntry, InstanceStatus, Problem, RolloutEvent,
     RolloutSummary, Status, code,
 };
+use switchback_domain::route::RouteMode;
 use switchback_domain::{EnvironmentName, InstanceId, Verdict, Version};
 use switchback_engine::{RolloutId, Service, describe_step};
 use switchback_ports::journal::Sequence;
@@ -19,6 +20,7 @@ pub(crate) struct Dossier {
     pub(crate) summary: RolloutSummary,
     pub(crate) plan: Vec<String>,
     pub(crate) events: Vec<RolloutEvent>,
+    pub(crate) beside: Vec<DeedEntry>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) last_seen: Vec<switchback_domain::InstanceReport>,
 }
@@ -141,18 +143,45 @@ impl Driver {
     ) -> Result<Vec<DeedEntry>, Problem> {
         let wanted = self.named(environment, service)?;
         let mut found: Vec<_> = wanted.flat_map(views::deeds).collect();
-        let general = self.book.deeds().filter(|_| service.is_none());
-        found.extend(general.map(|(at_ms, deed)| DeedEntry {
+        found.extend(self.general_deeds().filter(|_| service.is_none()));
+        found.sort_by_key(|entry| std::cmp::Reverse(entry.at_ms));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// What is about no service, newest first.
+    fn general_deeds(&self) -> impl Iterator<Item = DeedEntry> {
+        self.book.deeds().map(|(at_ms, deed)| DeedEntry {
             at_ms: *at_ms,
             key: None,
             text: deed.text.clone(),
             failed: deed.failed,
             by: deed.by.clone(),
             reason: None,
-        }));
-        found.sort_by_key(|entry| std::cmp::Reverse(entry.at_ms));
-        found.truncate(limit);
-        Ok(found)
+        })
+    }
+
+    /// See [`switchback_api::RolloutDetail::beside`].
+    fn beside(
+        &self,
+        service: &Service,
+        summary: &RolloutSummary,
+        events: &[RolloutEvent],
+    ) -> Vec<DeedEntry> {
+        let (begun, ended) = (summary.started_ms, summary.ended_ms.unwrap_or(u64::MAX));
+        let is_told = |deed: &DeedEntry| {
+            let words = format!("{}, by {}", deed.text, deed.by);
+            events.iter().any(|event| event.text.starts_with(&words))
+        };
+        let since = |deed: &DeedEntry| (begun..=ended).contains(&deed.at_ms) && !is_told(deed);
+        let of_route = views::deeds(service).filter(since);
+        let earlier = service.operations.iter().rposition(|one| one.wall_ms < begun);
+        let in_force = earlier.filter(|at| service.operations[*at].mode != RouteMode::Serve);
+        let in_force = in_force.and_then(|at| views::deeds(service).rev().nth(at));
+        let mut found: Vec<_> = of_route.chain(self.general_deeds().filter(since)).collect();
+        found.extend(in_force);
+        found.sort_by_key(|deed| deed.at_ms);
+        found
     }
 
     /// A rollout's state, its lines after a place, and whether more may come.
@@ -175,6 +204,7 @@ impl Driver {
         let ended = service.ended.iter().find(|ended| ended.rollout.request.id == id);
         let rollout = active.or_else(|| ended.map(|ended| &ended.rollout));
         Ok(Dossier {
+            beside: self.beside(service, &summary, &events),
             summary,
             plan: rollout
                 .map(|rollout| rollout.plan.iter().map(describe_step).collect())

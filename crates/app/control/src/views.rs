@@ -154,7 +154,7 @@ fn operation(service: &Service, operation: &switchback_engine::Operation) -> Ope
 }
 
 /// What operators had a service do, newest first.
-pub(crate) fn deeds(service: &Service) -> impl Iterator<Item = DeedEntry> {
+pub(crate) fn deeds(service: &Service) -> impl DoubleEndedIterator<Item = DeedEntry> {
     service.operations.iter().rev().map(|operation| DeedEntry {
         at_ms: operation.wall_ms,
         key: Some(service.key.clone()),

@@ -1,6 +1,6 @@
 //! Why a rollout ended as it did: the cause first, then plan, timeline, evidence, last words.
 
-use switchback_api::{LastWords, RolloutDetail, RolloutOutcome, RolloutSummary};
+use switchback_api::{DeedEntry, LastWords, RolloutDetail, RolloutOutcome, RolloutSummary};
 
 use crate::render::look::{Look, Tone, clean};
 use crate::render::outcome::{duration_ms, versions, word};
@@ -101,18 +101,33 @@ fn plan(detail: &RolloutDetail, look: Look) -> Vec<String> {
     titled("Plan", detail.plan.iter().enumerate().map(line).collect(), look)
 }
 
-/// Everything that happened, with each verdict's findings.
+/// Everything that happened, with each verdict's findings, and what was done beside it.
 fn timeline(detail: &RolloutDetail, look: Look) -> Vec<String> {
-    let mut lines = Vec::new();
+    let begun = detail.summary.started_ms;
+    let line = |at: &str, kind: &str, text: &str| {
+        let at = look.paint(Tone::Dim, &format!("{at:>9}"));
+        format!("{at}  {kind:<8} {text}")
+    };
+    let (mut lines, mut beside) = (Vec::new(), detail.beside.iter().peekable());
+    let deed = |deed: &DeedEntry| {
+        let at = if deed.at_ms < begun { "before".into() } else { when::since(deed.at_ms, begun) };
+        let why = deed.reason.as_ref().map_or_else(String::new, |why| format!(": {}", clean(why)));
+        let tone = if deed.failed { Tone::Bad } else { Tone::Plain };
+        let text = look.paint(tone, &clean(&deed.text));
+        line(&at, "beside", &format!("{text}, by {}{why}", clean(&deed.by)))
+    };
     for event in &detail.events {
-        let at = format!("{:>9}", when::since(event.at_ms, detail.summary.started_ms));
+        while let Some(earlier) = beside.next_if(|deed| deed.at_ms <= event.at_ms) {
+            lines.push(deed(earlier));
+        }
         let text = look.paint(tone(event), &clean(&event.text));
-        lines.push(format!("{}  {:<8} {text}", look.paint(Tone::Dim, &at), clean(&event.kind)));
+        lines.push(line(&when::since(event.at_ms, begun), &clean(&event.kind), &text));
         if let Some(given) = &event.verdict {
             lines.push(format!("{:20}{}", "", verdict::headline(given, look)));
             lines.extend(indented(verdict::findings(given, look), 20));
         }
     }
+    lines.extend(beside.map(deed));
     titled("What happened", lines, look)
 }
 
@@ -230,6 +245,31 @@ Last words of production.api.4e5f6a7b.0
     | connection refused
 ";
         assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn what_was_done_beside_it_stands_where_it_was_done() {
+        let mut detail = samples::rolled_back();
+        let [during, before] = <[_; 2]>::try_from(samples::deeds()).unwrap();
+        let upgrade = DeedEntry { at_ms: 500, ..before.clone() };
+        let late = DeedEntry { at_ms: 44_000, text: "serves".to_owned(), ..during.clone() };
+        detail.beside = vec![upgrade, during, late];
+        let text = lines(&detail, &[], 61_000, Look::PLAIN).join("\n");
+        let (_, told) = text.split_once("What happened\n").unwrap();
+        let firsts: Vec<_> = told.lines().filter(|line| !line.starts_with("     ")).collect();
+        assert_eq!(
+            firsts,
+            [
+                "   before  beside   data plane not upgraded: it ended, by bert",
+                "    +0.0s  phase    Provisioning",
+                "   +12.3s  verdict  regressed",
+                "   +30.0s  beside   isolated, by anna: it leaks",
+                "   +42.1s  ended    v1 serves again",
+                "   +43.0s  beside   serves, by anna: it leaks",
+                "",
+                "mend it and deploy again, or `switchback retry r12` as it is",
+            ]
+        );
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub(crate) fn rolled_back() -> RolloutDetail {
             judged,
             RolloutEvent { at_ms: 43_100, ..event(6, "ended", "v1 serves again") },
         ],
+        beside: Vec::new(),
         verdict: Some(verdict()),
         last_words: Vec::new(),
     }
