@@ -130,8 +130,7 @@ fn cheapest_edge(bin: usize, slack: Slack) -> (u64, u64) {
         (edge, above)
     };
     let first = pair(start);
-    let others =
-        (1..4).map(|at| pair(start + at * step)).filter(|(edge, _)| *edge < start + 4 * step);
+    let others = (1..4).map(|at| pair(start + at * step));
     // Compares above / edge by cross multiplication.
     others.fold(first, |best, next| if next.1 * best.0 < best.1 * next.0 { next } else { best })
 }

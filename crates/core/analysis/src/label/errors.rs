@@ -201,6 +201,21 @@ mod tests {
     }
 
     #[test]
+    fn errors_that_are_hardly_more_frequent_are_not_acted_on() {
+        for (failed, is_ripe) in [(5, false), (7, true)] {
+            let mut errors = Errors::new(1.0, Timestamp::default());
+            let counts = ErrorCounts {
+                candidate_requests: 10_000,
+                candidate_failed: failed,
+                baseline_requests: 10_000,
+                baseline_failed: 1,
+            };
+            errors.observe(Timestamp::default(), Weight::from_percent(50), counts);
+            assert_eq!(errors.is_ripe(), is_ripe, "{failed} of 10,000 and 1 of 10,000");
+        }
+    }
+
+    #[test]
     fn the_bounds_are_the_nearest_ratios_that_are_refuted() {
         let mut errors = Errors::new(1.0, Timestamp::default());
         for _ in 0..100 {

@@ -172,3 +172,37 @@ pub(crate) fn information(baseline: &Bins, factor: f64, share: f64) -> f64 {
     };
     pairs.iter().map(growth).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAP_MICROS: u64 = 10_000_000;
+
+    fn seen(requests: u64, scale: &Scale) -> Bins {
+        let mut history = Histogram::default();
+        (0..requests).for_each(|_| history.record(20_000));
+        Bins::of_baseline(&history, 0, CAP_MICROS, scale)
+    }
+
+    #[test]
+    fn a_guess_is_made_anew_after_a_second_in_which_enough_was_seen() {
+        let begun = Timestamp::default();
+        let (slack, half) = (Slack::from_percent(5), Weight::from_percent(50));
+        let mut latency = Latency::new(&Histogram::default(), slack, CAP_MICROS, 2.0, begun);
+        let empty = latency.heap_bytes();
+        let mut look = |millis: u64, requests: u64| {
+            let requests = seen(requests, latency.scale());
+            let now = Timestamp::from_millis(millis);
+            latency.observe(now, half, &Bins::default(), &requests);
+            latency.guessed.as_ref().map(|(at, _)| at.as_millis())
+        };
+        assert_eq!(look(0, 80), Some(0), "the first look");
+        assert_eq!(look(999, 80), Some(0), "too soon");
+        assert_eq!(look(1000, 10), Some(1000));
+        assert_eq!(look(3000, 1), Some(1000), "10 are not more than a sixteenth of 160");
+        assert_eq!(look(4000, 1), Some(4000));
+        let table = BINS * ALTERNATIVES * size_of::<Rung>();
+        assert!(latency.heap_bytes() >= empty + table, "{}", latency.heap_bytes());
+    }
+}

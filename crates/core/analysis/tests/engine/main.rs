@@ -7,4 +7,5 @@ mod enumeration;
 mod faults;
 mod random;
 mod simulation;
+mod words;
 mod world;
