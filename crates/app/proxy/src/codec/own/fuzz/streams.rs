@@ -251,6 +251,13 @@ fn known_disagreements_of_parsers_are_none_here() {
 }
 
 #[test]
+fn a_head_of_as_many_fields_as_may_be_is_passed_on_with_ours_on_top() {
+    let fields = "x: 1\r\n".repeat(HEADERS_MAX - 1);
+    request_head(format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n").as_bytes());
+    response_head(format!("HTTP/1.1 200 OK\r\nx: 1\r\n{fields}\r\n").as_bytes());
+}
+
+#[test]
 fn every_target_is_there_to_be_fuzzed() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../fuzz");
     let manifest = std::fs::read_to_string(format!("{folder}/Cargo.toml")).unwrap();
