@@ -85,12 +85,17 @@ fn short_load(site: &Site, requests: u64) -> switchback_demo::load::LoadHandle {
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let site = Site::started("");
     let before = site.processes().len();
+    let load = site.load(200);
     let plan =
         site.run(&["deploy", "web", "--version", "v2", "--dry-run", "--json"]).exits(0).json();
     assert_eq!((&plan["from"], &plan["to"]), (&"v1".into(), &"v2".into()));
     let words =
         |key: &str| plan[key].as_array().map(|list| format!("{list:?}")).unwrap_or_default();
     assert!(words("steps").contains("weight 5%") && words("steps").contains("weight 100%"));
+    let finds = words("finds");
+    assert!(finds.contains("requests a second, 5% for"), "{finds}");
+    assert!(finds.contains("% of its requests failing, or more (now: 0%)"), "{finds}");
+    site.nothing_was_lost(load);
     assert!(words("rollback").contains("2 of 2 instances ready"), "{plan:#}");
     assert!(words("changes").contains("version: v1 -> v2"), "{plan:#}");
     let said =

@@ -44,6 +44,10 @@ pub struct Plan {
     pub strategy: StrategyKind,
     /// The steps in words, in order.
     pub steps: Vec<String>,
+    /// What the exact test can find in their time at the present traffic, in words; empty without
+    /// one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finds: Vec<String>,
     /// The way back in words, or why there is none.
     pub rollback: Vec<String>,
     /// What differs between the two releases, a line each.

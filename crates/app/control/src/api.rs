@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use crate::Error;
 use crate::calls::DeployAnswer;
 use crate::driver::Driver;
+use crate::forecast::{self, Forecast};
 use crate::hands::Handle;
 use crate::lookups::Dossier;
 use crate::problem::journal;
@@ -167,7 +168,24 @@ async fn deploy(
     crash_point("before answer");
     match answer {
         DeployAnswer::Accepted(accepted) => Ok(Json(accepted).into_response()),
-        DeployAnswer::Plan(plan) => Ok(Json(plan).into_response()),
+        DeployAnswer::Plan(mut plan, forecast) => {
+            if let Some(forecast) = forecast {
+                plan.finds = foretell(&handle, &forecast).await;
+            }
+            Ok(Json(plan).into_response())
+        }
+    }
+}
+
+/// Looks at the traffic for a moment.
+async fn foretell(handle: &Handle, forecast: &Forecast) -> Vec<String> {
+    let plane = &handle.links().data_plane;
+    let earlier = plane.report().await;
+    let begun = tokio::time::Instant::now();
+    tokio::time::sleep(forecast::LOOK).await;
+    match (earlier, plane.report().await) {
+        (Ok(earlier), Ok(later)) => forecast.tell(&earlier, &later, begun.elapsed()),
+        (Err(_), _) | (_, Err(_)) => vec!["unknown: the data plane does not answer".to_owned()],
     }
 }
 

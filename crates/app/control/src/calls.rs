@@ -19,6 +19,7 @@ use switchback_routing::{Route, Table};
 use crate::book::ApplyError;
 use crate::configuration::{policy, services_of};
 use crate::driver::Driver;
+use crate::forecast::Forecast;
 use crate::order::Order;
 use crate::problem::from_apply;
 use crate::{clock, table, views};
@@ -26,7 +27,8 @@ use crate::{clock, table, views};
 /// What `deploy` answers.
 pub(crate) enum DeployAnswer {
     Accepted(Accepted),
-    Plan(Box<Plan>),
+    /// What would be done, and what there is to say about it once the traffic is known.
+    Plan(Box<Plan>, Option<Forecast>),
 }
 
 impl Driver {
@@ -46,8 +48,8 @@ impl Driver {
         let policy = policy(&service, &version, ask.strategy, ask.on_busy);
         let key = service.key();
         if ask.dry_run {
-            let plan = self.plan(&key, &release, &policy);
-            return Ok(DeployAnswer::Plan(Box::new(plan)));
+            let (plan, forecast) = self.plan(&key, &release, &policy);
+            return Ok(DeployAnswer::Plan(Box::new(plan), forecast));
         }
         self.check_listen(&release)?;
         let request = self.new_request(RequestKind::Deploy, release, policy, ask.by);
@@ -148,21 +150,29 @@ impl Driver {
         routes.any(|route| route.addresses().any(|own| own == address))
     }
 
-    fn plan(&self, key: &ServiceKey, release: &Release, policy: &RolloutPolicy) -> Plan {
+    fn plan(
+        &self,
+        key: &ServiceKey,
+        release: &Release,
+        policy: &RolloutPolicy,
+    ) -> (Plan, Option<Forecast>) {
         let service = self.book.service(key);
         let stable = service.stable();
         let from = stable.and_then(|stable| views::version(&service, &stable.release));
         let replicas = stable.map(|stable| stable.policy.replicas);
         let steps = plan(policy, RequestKind::Deploy, replicas);
-        Plan {
+        let forecast = Forecast::of(&service, release, policy, &steps);
+        let plan = Plan {
             key: key.clone(),
             from,
             to: release.version.clone(),
             strategy: policy.strategy,
             steps: steps.iter().map(describe_step).collect(),
+            finds: Vec::new(),
             rollback: way_back(&service, policy),
             changes: changes(&service, release),
-        }
+        };
+        (plan, forecast)
     }
 
     pub(crate) fn steer(

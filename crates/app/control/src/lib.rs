@@ -13,6 +13,7 @@ mod configuration;
 mod driver;
 mod exact;
 mod fleet;
+mod forecast;
 mod hands;
 mod headless;
 mod judging;

@@ -3,8 +3,9 @@
 
 use switchback_analysis::Settings;
 use switchback_api::{Problem, TrialRecord};
-use switchback_domain::{ArmStats, ServiceKey, Timestamp, Weight};
-use switchback_engine::{Rollout, RolloutId, Service};
+use switchback_domain::strategy::RolloutPolicy;
+use switchback_domain::{ArmStats, Release, ServiceKey, Timestamp, Weight};
+use switchback_engine::{Request, Rollout, RolloutId, Service};
 use switchback_ports::data_plane::{Batches, Counted};
 
 use crate::calls::unknown_rollout;
@@ -97,20 +98,32 @@ fn settings(
     counted: &Counted,
     now: Timestamp,
 ) -> Option<Settings> {
-    let policy = &rollout.request.policy;
+    let Request { policy, release, .. } = &*rollout.request;
+    let replicas = service.pool(rollout.candidate()).desired;
+    Some(Settings {
+        cap_age: std::time::Duration::from_millis(counted.cap_age_ms),
+        latency_from: now + policy.exact_test.as_ref()?.warm_up,
+        ..settings_of(policy, release, replicas)?
+    })
+}
+
+/// The same for a candidate of so many replicas, as far as it is known before the first request.
+pub(crate) fn settings_of(
+    policy: &RolloutPolicy,
+    release: &Release,
+    replicas: u32,
+) -> Option<Settings> {
     let rules = policy.exact_test_of_requests()?;
     let slack = match rules.latency_tolerance {
         Some(points) => switchback_analysis::label::bins::Slack::from_basis_points(points),
-        None => Settings::slack_for(service.pool(rollout.candidate()).desired),
+        None => Settings::slack_for(replicas),
     };
-    let route = rollout.request.release.workload.route.as_ref();
+    let route = release.workload.route.as_ref();
     Some(Settings {
         alpha: rules.alpha,
         error_ratio: rules.error_ratio,
         slack,
-        cap_age: std::time::Duration::from_millis(counted.cap_age_ms),
         latency_nats_per_second: rules.nats_per_second,
-        latency_from: now + rules.warm_up,
         sticky: route.is_some_and(|route| route.rules.affinity.is_some()),
         ..Settings::default()
     })

@@ -21,6 +21,7 @@ pub(crate) fn lines(plan: &Plan, look: Look) -> Vec<String> {
     let head = format!("{}  {from}{}  {}", plan.key, plan.to, strategy(plan.strategy));
     let mut lines = vec![look.paint(Tone::Strong, &head)];
     section("Steps", &plan.steps, true, &mut lines);
+    section("What the exact test finds", &plan.finds, false, &mut lines);
     section("Way back", &plan.rollback, false, &mut lines);
     section("Changes", &plan.changes, false, &mut lines);
     if plan.changes.is_empty() {
@@ -55,6 +56,8 @@ production/api  v1 -> v2  canary
 Steps
    1. weight 5%
    2. analysis 30s
+What the exact test finds
+  12% of its requests failing, or more (now: 0.1%)
 Way back
   v1 keeps 2 instances until 30s after promotion
 Changes

@@ -232,6 +232,7 @@ pub(crate) fn plan() -> Plan {
         to: version("v2"),
         strategy: StrategyKind::Canary,
         steps: vec!["weight 5%".to_owned(), "analysis 30s".to_owned()],
+        finds: vec!["12% of its requests failing, or more (now: 0.1%)".to_owned()],
         rollback: vec!["v1 keeps 2 instances until 30s after promotion".to_owned()],
         changes: vec!["env.LEVEL: info -> debug".to_owned()],
     }
