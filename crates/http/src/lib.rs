@@ -92,6 +92,14 @@ async fn read(answer: Response<Incoming>, limits: Limits) -> Result<Response<Byt
     Ok(Response::from_parts(head, body.into()))
 }
 
+/// The beginning of what somebody says, on one line: at most so many characters, and a sign where
+/// there is more.
+pub fn shown(text: &str, characters_max: usize) -> String {
+    let (text, plain) = (text.trim(), |c: char| if c.is_control() { ' ' } else { c });
+    let more = text.chars().nth(characters_max).map(|_| '…');
+    text.chars().take(characters_max).map(plain).chain(more).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use http_body_util::Empty;
@@ -120,6 +128,13 @@ mod tests {
         peer.abort();
         let answer = answer.map_err(|error| error.to_string())?;
         Ok(String::from_utf8_lossy(answer.body()).into_owned())
+    }
+
+    #[test]
+    fn words_are_shown_on_one_line_up_to_their_limit() {
+        assert_eq!(shown(" a\nb\r\n", 3), "a b");
+        assert_eq!(shown("üüüü", 3), "üüü…");
+        assert_eq!(shown("abc", 3), "abc");
     }
 
     #[tokio::test]

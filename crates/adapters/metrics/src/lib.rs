@@ -42,10 +42,5 @@ impl Metrics for HttpMetrics {
 
 /// The beginning of a source's words on one line.
 fn shown(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let mut shown: String = text.trim().chars().take(SHOWN_MAX).map(plain).collect();
-    if text.trim().chars().nth(SHOWN_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
+    switchback_http::shown(text, SHOWN_MAX)
 }

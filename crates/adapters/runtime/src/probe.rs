@@ -12,7 +12,7 @@ use switchback_domain::InstanceId;
 use switchback_domain::probe::{Probe, ProbeAction, ProbeResult};
 use switchback_domain::time::humane;
 use switchback_domain::with_causes;
-use switchback_http::{Limits, Longer, exchange};
+use switchback_http::{Limits, Longer, exchange, shown};
 use switchback_ports::{Prober, Runtime};
 use tokio::net::TcpStream;
 
@@ -103,7 +103,7 @@ fn judge(answer: &Response<Bytes>) -> ProbeResult {
     let (status, body) = (answer.status(), answer.body());
     let good_code = (200..400).contains(&status.as_u16());
     let passed = good_code && says_well(body);
-    let shown = shown(body);
+    let shown = shown(&String::from_utf8_lossy(body), BODY_SHOWN_MAX);
     if passed || shown.is_empty() {
         return ProbeResult { passed, detail: status.to_string() };
     }
@@ -117,21 +117,6 @@ fn says_well(body: &[u8]) -> bool {
         let text = status.as_str().unwrap_or_default().to_ascii_lowercase();
         GOOD_STATUS.contains(&text.as_str())
     })
-}
-
-/// The beginning of a body on one line.
-fn shown(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(4 * BODY_SHOWN_MAX)]);
-    let mut shown: String = text
-        .trim()
-        .chars()
-        .take(BODY_SHOWN_MAX)
-        .map(|found| if found.is_control() { ' ' } else { found })
-        .collect();
-    if text.trim().chars().nth(BODY_SHOWN_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -33,21 +33,9 @@ impl Forecast {
         plan: &[PlanStep],
     ) -> Option<Self> {
         let baseline = service.stable()?.release.clone();
-        let scaled = |step: &PlanStep| match step {
-            PlanStep::Scale { candidate, .. } => Some(*candidate),
-            PlanStep::VerifyWayBack
-            | PlanStep::Smoke(_)
-            | PlanStep::SetWeight(_)
-            | PlanStep::Pause(_)
-            | PlanStep::Analysis(_)
-            | PlanStep::Approve
-            | PlanStep::Hook(_)
-            | PlanStep::Promote
-            | PlanStep::DrainBaseline => None,
-        };
-        let replicas = plan.iter().find_map(scaled).unwrap_or(policy.replicas);
+        let (steps, replicas) = climb(plan);
         let settings = trials::settings_of(policy, release, replicas)?;
-        Some(Self { service: service.key.clone(), baseline, steps: steps(plan), settings })
+        Some(Self { service: service.key.clone(), baseline, steps, settings })
     }
 
     /// In words, by two reports of the data plane.
@@ -106,10 +94,10 @@ impl Forecast {
     }
 }
 
-/// The time that a candidate spends at each share. What an operator ends lasts as long as that
-/// takes: nothing is counted on.
-fn steps(plan: &[PlanStep]) -> Vec<Step> {
-    let mut weight = Weight::ZERO;
+/// The time that a candidate spends at each share, and with how many instances it begins. What an
+/// operator ends lasts as long as that takes: nothing is counted on.
+fn climb(plan: &[PlanStep]) -> (Vec<Step>, u32) {
+    let (mut weight, mut replicas) = (Weight::ZERO, None);
     let mut steps = Vec::new();
     for step in plan {
         let duration = match step {
@@ -117,10 +105,13 @@ fn steps(plan: &[PlanStep]) -> Vec<Step> {
                 weight = *to;
                 continue;
             }
+            PlanStep::Scale { candidate, .. } => {
+                replicas.get_or_insert(*candidate);
+                continue;
+            }
             PlanStep::Pause(Some(duration)) => *duration,
             PlanStep::Analysis(analysis) => analysis.duration,
             PlanStep::VerifyWayBack
-            | PlanStep::Scale { .. }
             | PlanStep::Smoke(_)
             | PlanStep::Pause(None)
             | PlanStep::Approve
@@ -132,7 +123,7 @@ fn steps(plan: &[PlanStep]) -> Vec<Step> {
             steps.push(Step { weight, duration });
         }
     }
-    steps
+    (steps, replicas.unwrap_or_default())
 }
 
 /// Two figures, or all of a larger number.
@@ -199,9 +190,12 @@ mod tests {
     fn only_time_at_a_share_counts() {
         let wait = || PlanStep::Pause(Some(Duration::from_secs(9)));
         let to = |percent| PlanStep::SetWeight(Weight::from_percent(percent));
-        let plan = [wait(), to(5), wait(), PlanStep::Approve, wait(), to(100), wait()];
-        let shares: Vec<_> = steps(&plan).iter().map(|step| step.weight).collect();
-        assert_eq!(shares, [Weight::from_percent(5); 2]);
+        let scale = |candidate| PlanStep::Scale { candidate, baseline: None };
+        let plan =
+            [scale(1), wait(), to(5), wait(), scale(3), PlanStep::Approve, wait(), to(100), wait()];
+        let (steps, replicas) = climb(&plan);
+        let shares: Vec<_> = steps.iter().map(|step| step.weight).collect();
+        assert_eq!((shares, replicas), (vec![Weight::from_percent(5); 2], 1));
     }
 
     #[test]
