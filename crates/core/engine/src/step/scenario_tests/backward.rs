@@ -5,7 +5,7 @@ use switchback_domain::strategy::{FailureAction, RolloutPolicy, Step, StrategyKi
 use switchback_domain::{Outcome, Weight};
 
 use crate::step::testing::{Story, hook, judged_canary, policy};
-use crate::{CauseKind, Ending};
+use crate::{CauseKind, Ending, EventKind};
 
 fn rolling_of_three() -> RolloutPolicy {
     RolloutPolicy { replicas: 3, ..policy(StrategyKind::Rolling) }
@@ -329,11 +329,15 @@ fn a_hook_that_fails_while_the_rollout_is_taken_back_pauses_nothing() {
 }
 
 #[test]
-fn a_hook_answers_once() {
+fn a_hook_answers_once_and_for_its_own_step() {
     let policy = RolloutPolicy { smoke_tests: vec![hook("smoke")], ..judged_canary() };
     let mut story = Story::serving(&policy);
     story.deploy("v2", &policy);
     story.run_to("Validating");
+    let (rollout, position) = (story.active(), story.position() + 1);
+    let detail = String::new();
+    story.tell(EventKind::HookFinished { rollout, position, passed: false, detail }).unwrap();
+    assert_eq!(story.phase(), "Validating", "another step's answer");
     story.pause().unwrap();
     story.hook_ends(true);
     story.hook_ends(false);

@@ -59,6 +59,25 @@ fn a_good_canary_climbs_is_judged_held_back_and_replaces_the_old_version() {
     story.ready("v1", 0);
     assert_eq!((story.phase(), story.wanted()), ("Idle".into(), "v2=2".into()));
     assert_eq!(story.ending(), (Ending::Promoted, None));
+    let asked = story.notes.iter().any(|note| note == "AwaitingApproval");
+    assert!(!asked, "nobody was asked: {:?}", story.notes);
+}
+
+#[test]
+fn each_promotion_is_counted_and_dated() {
+    let mut policy = blue_green();
+    policy.steps.insert(1, Step::Pause { duration_ms: Some(10_000) });
+    let mut story = Story::serving(&policy);
+    for (number, version) in [(2, "v2"), (3, "v3")] {
+        let mut request = story.request(version, &policy);
+        request.wall_ms = 5_000;
+        story.ask(&request).unwrap();
+        story.run_to("DrainingBaseline");
+        let revision = story.service.stable().unwrap();
+        assert_eq!((revision.number, revision.promoted_at), (number, story.now));
+        assert_eq!(revision.wall_ms, 5_000 + 10_000, "asked for at five seconds, held for ten");
+        story.run();
+    }
 }
 
 #[test]
