@@ -117,7 +117,10 @@ fn route(service: &Service, arms: &[Arm]) -> Option<Route> {
     let spec = spec_of(service)?;
     let split = effective_split(&service.traffic.split, arms);
     let mut route = Route::new(service.key.clone(), spec, split);
-    route.steering.mode = service.mode();
+    // What is usual takes no room unless it is set.
+    if service.mode() != RouteMode::Serve {
+        route.steering.mode = service.mode();
+    }
     if let Some(rollout) = rollout.filter(|rollout| !rollout.promoted) {
         if let Some(coming) = &rollout.request.release.workload.route {
             route.steering.rules = spec.rules.steered_by(&coming.rules);
