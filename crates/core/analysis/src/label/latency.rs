@@ -112,10 +112,10 @@ impl Latency {
 
     /// Bytes held on the heap, tables included.
     pub fn heap_bytes(&self) -> usize {
-        let rungs = self.rungs.as_ref().map_or(0, Vec::capacity);
+        let rungs = self.rungs.as_ref().map_or(0, |rungs| size_of_val(rungs.as_slice()));
         let means = self.means.as_ref().map_or(0, LnMeans::heap_bytes);
         let arms = if self.guessed.is_some() { 4 } else { 2 };
-        size_of::<Rung>() * rungs + means + 8 * (arms * BINS + 2 * BINS + 2 * ALTERNATIVES)
+        rungs + means + 8 * (arms * BINS + 2 * BINS + 2 * ALTERNATIVES)
     }
 
     /// Makes the tables for `weight`, from a guess that is at most a second old.
