@@ -1,7 +1,7 @@
 //! What the data plane feeds: one tick of one rollout, both arms, one share.
 
 use serde::{Deserialize, Serialize};
-use switchback_domain::{ArmStats, Histogram, Timestamp, Weight};
+use switchback_domain::{Histogram, Timestamp, Weight};
 
 use super::errors::ErrorCounts;
 
@@ -31,19 +31,6 @@ impl ArmBatch {
     /// Those that failed.
     pub fn failed(&self) -> u64 {
         self.unanswered.saturating_add(self.unfinished).saturating_add(self.failed_answers)
-    }
-
-    /// From a window of a data plane that counts when requests end. Weaker than cohorts: what
-    /// hangs is not seen before its timeout, and a request in flight while the weight changes is
-    /// counted with the wrong one.
-    pub fn from_window(window: &ArmStats) -> Self {
-        Self {
-            unanswered: window.connect_failed + window.broken + window.timed_out,
-            unfinished: 0,
-            latency: window.latency.clone(),
-            failed_answers: window.responses[4],
-            events: 0,
-        }
     }
 }
 
