@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use switchback_control::Shifts;
+use switchback_control::{MetricId, Shifts};
+use switchback_domain::metric::Answer;
 use switchback_domain::{Generation, InstanceId, ServiceKey, Timestamp};
 use switchback_engine::RolloutId;
 use switchback_ports::data_plane;
-use switchback_ports::runtime::{Instance, InstanceSpec};
+use switchback_ports::runtime::{Instance, InstanceSpec, Usage};
 use switchback_routing::Table;
 
 use crate::nature::Condition;
@@ -54,6 +55,12 @@ pub(crate) enum News {
     Stopped(InstanceId, bool),
     Published(Box<Table>, Shifts, Result<Generation, data_plane::Error>),
     HookDone(ServiceKey, RolloutId, usize, bool),
+    /// What an instance uses.
+    Used(ServiceKey, InstanceId, Usage),
+    /// What a command of the judge's printed.
+    Measured(ServiceKey, String, f64),
+    /// What a metric's source said, and when by the wall clock it was asked.
+    Answered(ServiceKey, MetricId, Timestamp, Vec<Answer>),
     /// Time to look at everything; void if its number is not the newest.
     Look(u64),
 }

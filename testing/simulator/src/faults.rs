@@ -91,6 +91,8 @@ faults! {
     BatchesLost = 30,
     /// A version has something wrong with it.
     BadVersion = 900,
+    /// An operator has a route do something else than serve.
+    Operation = 100,
     /// An operator interferes.
     Operator = 600,
 }

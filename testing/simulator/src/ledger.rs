@@ -12,13 +12,13 @@ use switchback_ports::data_plane::{Batches, Counted, Cursor, TrialId};
 const KEPT_MAX: usize = 512;
 /// Age at which a request counts as not ended, in milliseconds; none gets so old here.
 const CAP_AGE_MS: u64 = 2_000;
-/// How long every answer takes, in microseconds.
-const LATENCY: u64 = 10_000;
 
 /// Requests of one version.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Answers {
     pub(crate) answered: u64,
+    /// How long that took, in microseconds.
+    pub(crate) latency: u64,
     /// Of these.
     pub(crate) failed: u64,
     pub(crate) unanswered: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Answers {
 impl Answers {
     fn batch(self) -> ArmBatch {
         let mut latency = Histogram::default();
-        latency.record_many(LATENCY, self.answered);
+        latency.record_many(self.latency, self.answered);
         let (unanswered, failed_answers) = (self.unanswered, self.failed);
         ArmBatch { unanswered, failed_answers, latency, ..ArmBatch::default() }
     }
@@ -36,6 +36,7 @@ impl Answers {
 impl std::ops::AddAssign for Answers {
     fn add_assign(&mut self, more: Self) {
         self.answered += more.answered;
+        self.latency = self.latency.max(more.latency);
         self.failed += more.failed;
         self.unanswered += more.unanswered;
     }

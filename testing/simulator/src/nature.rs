@@ -41,23 +41,44 @@ pub(crate) struct Nature {
     pub(crate) start: u32,
     /// Most milliseconds to stop.
     pub(crate) stop: u32,
+    pub(crate) load: Load,
+}
+
+/// What its answers and instances take, and what is measured of it besides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    /// How long every answer takes, in microseconds.
+    pub(crate) latency: u64,
+    pub(crate) cores: f64,
+    pub(crate) memory_bytes: u64,
+    /// What its command prints and its metric source says.
+    pub(crate) number: f64,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { latency: 10_000, cores: 0.2, memory_bytes: 100 << 20, number: 1.0 }
+    }
 }
 
 impl Nature {
     pub(crate) fn draw(random: &mut Random, is_bad: bool) -> Self {
         let (mut temper, mut errors) = (Temper::Steady, random.between(0, 2));
+        let mut load = Load::default();
         if is_bad {
-            match random.between(0, 9) {
+            match random.between(0, 11) {
                 0 => temper = Temper::NeverReady,
                 1 => temper = Temper::CrashLoop,
                 2 | 3 => temper = Temper::Flaps,
                 4 => temper = Temper::Limps,
                 5 => temper = Temper::Dies,
+                6 => load.latency *= 3,
+                7 => load.memory_bytes *= 5,
                 _ => errors = random.between(200, 600),
             }
         }
         let (start, stop) = (random.between(500, 8_000), random.between(50, 12_000));
-        Self { temper, errors, start, stop }
+        Self { temper, errors, start, stop, load }
     }
 
     pub(crate) fn heal(&mut self) {

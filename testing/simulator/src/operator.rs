@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_domain::probe::{HealthChecks, Probe, ProbeAction};
-use switchback_domain::route::RouteRules;
+use switchback_domain::route::{Destination, Maintenance, PauseLimits, RouteMode, RouteRules};
 use switchback_domain::strategy::{
     AnalysisStep, BusyPolicy, FailureAction, Hook, RolloutPolicy, Step, StrategyKind,
 };
@@ -13,7 +13,7 @@ use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::trigger::{ExactTest, Threshold, Thresholds, Triggers};
 use switchback_domain::workload::{RouteSpec, RuntimeKind};
 use switchback_domain::{Release, ReleaseId, ServiceKey, Version, Weight, Workload};
-use switchback_engine::Command;
+use switchback_engine::{Command, Service};
 
 use crate::random::Random;
 
@@ -121,7 +121,12 @@ fn between_weights(random: &mut Random) -> Option<Step> {
 /// Sometimes a rule that holds at every moment.
 fn triggers(random: &mut Random) -> Triggers {
     let limit = Threshold { threshold: 0.1, window: random.millis(10_000, 30_000) };
-    Triggers { error_rate: random.chance(200).then_some(limit), ..Triggers::default() }
+    Triggers {
+        error_rate: random.chance(200).then_some(limit),
+        response_time: random.chance(100).then_some(Threshold { threshold: 2.0, ..limit }),
+        memory_usage: random.chance(50).then_some(Threshold { threshold: 3e8, ..limit }),
+        ..Triggers::default()
+    }
 }
 
 fn exact_test(random: &mut Random) -> ExactTest {
@@ -155,5 +160,19 @@ pub(crate) fn command(random: &mut Random) -> Command {
         3..=5 => Command::Pause { by, reason: None },
         6..=8 => Command::Resume { by },
         _ => Command::Abort { by, reason: None },
+    }
+}
+
+/// Something else for a route to do than to serve, or that again.
+pub(crate) fn mode(service: &Service, random: &mut Random) -> RouteMode {
+    let known: Vec<_> = service.pools.keys().cloned().collect();
+    match random.between(0, 7) {
+        0 => RouteMode::Maintenance(Maintenance::default()),
+        1 => RouteMode::Isolate,
+        2 => RouteMode::Pause(PauseLimits::default()),
+        3 | 4 if !known.is_empty() => {
+            RouteMode::Divert { to: Destination::Version(random.pick(&known).clone()) }
+        }
+        _ => RouteMode::Serve,
     }
 }

@@ -1,9 +1,11 @@
 //! The simulated data plane: swaps whole tables in by generation, refuses older ones, saves what
 //! it acknowledges, and counts requests that the real router assigns.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use switchback_domain::route::{Destination, RouteMode};
 use switchback_domain::{ArmStats, InstanceId, ReleaseId, ServiceKey, Split, Timestamp, Weight};
 use switchback_ports::data_plane::{
     ArmReport, ArmTrouble, Batches, Cursor, Error, ListenerReport, Report, TrialId,
@@ -108,19 +110,21 @@ impl Plane {
     }
 
     /// Counts the requests of the time since the last call. `ready` says which instances answer,
-    /// `errors` how many requests of a version fail, in per mille.
+    /// `nature` how many requests of a version fail, in per mille, and how many microseconds its
+    /// answers take.
     pub(crate) fn count(
         &mut self,
         now: Timestamp,
         ready: impl Fn(&InstanceId) -> bool,
-        errors: impl Fn(&ArmId) -> u32,
+        nature: impl Fn(&ArmId) -> (u32, u64),
     ) {
         let passed = u64::try_from(now.since(self.counted_until).as_millis()).unwrap_or(u64::MAX);
         self.counted_until = now;
         for route in &self.table.routes {
             let (mut drawn, mut others) = (Answers::default(), Answers::default());
-            let candidate = route.steering.candidate.as_ref();
-            for (release, weight) in route.split.shares() {
+            let is_serving = route.steering.mode == RouteMode::Serve;
+            let candidate = route.steering.candidate.as_ref().filter(|_| is_serving);
+            for (release, weight) in split_in_force(route).shares() {
                 let id = ArmId { service: route.service.clone(), release: release.clone() };
                 let rest = self.rests.entry(id.clone()).or_default();
                 rest.0 += passed * self.rate * u64::from(weight.basis_points()) / 10_000;
@@ -128,7 +132,8 @@ impl Plane {
                 rest.0 %= 1_000;
                 let arm = self.table.arms.iter().find(|arm| arm.id == id);
                 let is_up = arm.is_some_and(|arm| arm.endpoints.iter().any(|e| ready(&e.instance)));
-                rest.1 += requests * u64::from(errors(&id));
+                let (errors, latency) = nature(&id);
+                rest.1 += requests * u64::from(errors);
                 let failed = (rest.1 / 1_000).min(requests);
                 rest.1 %= 1_000;
                 let stats = self.counts.entry(id).or_default();
@@ -136,10 +141,11 @@ impl Plane {
                 let answers = if is_up {
                     stats.responses[1] += requests - failed;
                     stats.responses[4] += failed;
-                    Answers { answered: requests, failed, unanswered: 0 }
+                    stats.latency.record_many(latency, requests);
+                    Answers { answered: requests, latency, failed, unanswered: 0 }
                 } else {
                     stats.connect_failed += requests;
-                    Answers { answered: 0, failed: 0, unanswered: requests }
+                    Answers { unanswered: requests, ..Answers::default() }
                 };
                 let is_drawn = candidate.is_some_and(|candidate| candidate.release == *release);
                 *(if is_drawn { &mut drawn } else { &mut others }) += answers;
@@ -259,6 +265,8 @@ impl Plane {
         let entry = router.find(route.listen, host, &route.path_prefix);
         let Some(entry) = entry else { return Some(format!("requests to {key} match nothing")) };
         // The two ends of every share: over all coins each version gets exactly its weight.
+        let in_force = split_in_force(route);
+        let shares = in_force.shares();
         for (release, weight) in shares.iter().filter(|(_, weight)| *weight > Weight::ZERO) {
             let hits = |coin: u16| {
                 let arm = entry.choose(coin)?;
@@ -274,6 +282,20 @@ impl Plane {
             }
         }
         None
+    }
+}
+
+/// Who really gets the requests: an operator may have them do without, or go elsewhere.
+fn split_in_force(route: &Route) -> Cow<'_, Split<ReleaseId>> {
+    match &route.steering.mode {
+        RouteMode::Serve => Cow::Borrowed(&route.split),
+        RouteMode::Divert { to: Destination::Version(release) } => {
+            Cow::Owned(Split::all(release.clone()))
+        }
+        RouteMode::Maintenance(_)
+        | RouteMode::Isolate
+        | RouteMode::Pause(_)
+        | RouteMode::Divert { to: Destination::Service(_) } => Cow::Owned(Split::none()),
     }
 }
 

@@ -193,12 +193,16 @@ impl Simulation {
 
     fn set_clocks(&self) {
         let since_boot = self.time.since(self.booted_at) + self.ahead;
-        let wall = self.wall_base + i64::try_from(self.time.as_millis()).unwrap_or(0);
         Headless::set_clocks(Reading {
             boot: self.boots.to_string(),
             since_boot_ms: u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX),
-            wall_ms: u64::try_from(wall + self.wall_off).unwrap_or(0),
+            wall_ms: self.wall_ms(),
         });
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let wall = self.wall_base + i64::try_from(self.time.as_millis()).unwrap_or(0);
+        u64::try_from(wall + self.wall_off).unwrap_or(0)
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -298,7 +302,7 @@ impl Simulation {
             |id| runtime.is_ready(id),
             |arm| {
                 let nature = natures.get(&(arm.service.clone(), arm.release.clone()));
-                nature.map_or(0, |nature| nature.errors)
+                nature.map_or((0, 0), |nature| (nature.errors, nature.load.latency))
             },
         );
     }

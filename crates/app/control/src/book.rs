@@ -7,7 +7,7 @@ use switchback_api::RolloutEvent;
 use switchback_domain::seeded::bug;
 use switchback_domain::{Epoch, ServiceKey, Timestamp};
 use switchback_engine::{
-    Event, EventKind, Note, NoteKind, Rejection, RolloutId, Service, Transition, step, violations,
+    Event, Note, NoteKind, Rejection, RolloutId, Service, Transition, step, violations,
 };
 use switchback_ports::journal::{self, NewRecord, Record, Sequence};
 use switchback_ports::{Journal, crash_point};
@@ -367,7 +367,7 @@ impl Book {
             remember(&mut self.deeds, deed);
         }
         let Some(Ok(event)) = record::read_event(record) else { return };
-        let Some(key) = self.key_of(&event, record) else { return };
+        let Ok(key) = ServiceKey::try_from(record.content.scope.clone()) else { return };
         let (before, at) = (self.service(&key), record.content.at);
         let Ok(transition) = step(&before, &event, at) else { return };
         if let Some(watcher) = &mut self.watcher {
@@ -376,15 +376,6 @@ impl Book {
         let consequences = Consequences::of(&transition);
         self.put(key, transition.service);
         self.announce(record.sequence, record.content.wall_ms, &consequences, event);
-    }
-
-    /// Whose event a record is; the first one of a service names it only in its request.
-    fn key_of(&self, event: &Event, record: &Record) -> Option<ServiceKey> {
-        let known = self.services.keys().find(|key| key.to_string() == record.content.scope);
-        if let (None, EventKind::Requested(request)) = (known, &event.kind) {
-            return Some(request.release.key.clone());
-        }
-        known.cloned()
     }
 
     fn announce(&self, sequence: Sequence, at_ms: u64, about: &Consequences, event: Event) {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use switchback_domain::metric::Answer;
 use switchback_domain::probe::ProbeResult;
 use switchback_domain::{
     EnvironmentName, Epoch, Generation, InstanceHealth, InstanceId, ProjectName, ServiceKey,
@@ -20,6 +21,7 @@ use crate::book::{ApplyError, Book};
 use crate::clock::{self, Reading};
 use crate::configuration::Settings;
 use crate::driver::{Driver, Message};
+use crate::metrics::MetricId;
 use crate::order::Order;
 use crate::traffic::Shifts;
 use crate::vitals::{ProbeRole, Vitals};
@@ -193,6 +195,17 @@ impl Headless {
     /// A custom metric's value.
     pub fn measured(&mut self, key: &ServiceKey, name: &str, value: Option<f64>) {
         self.driver.take_in(Message::Measured(key.clone(), name.to_owned(), value));
+    }
+
+    /// What a metric's source said, and when by the wall clock it was asked.
+    pub fn answered(
+        &mut self,
+        key: &ServiceKey,
+        id: MetricId,
+        asked_at: Timestamp,
+        answers: Vec<Answer>,
+    ) {
+        self.driver.take_in(Message::Answered(key.clone(), id, asked_at, answers));
     }
 }
 

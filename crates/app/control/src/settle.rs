@@ -360,7 +360,7 @@ impl Driver {
         let asks = trial.watch.asks(now).filter(|_| rollout.paused.is_none());
         self.ask_metrics(service, rollout, &mut trial, now);
         self.trials.insert(key.clone(), trial);
-        if measure {
+        if measure && task.triggers.ask_for_usage() {
             let measures = instances.into_iter().map(|id| Order::Measure { key: key.clone(), id });
             self.orders.extend(measures);
         }

@@ -214,29 +214,11 @@ mod tests {
 
     use switchback_domain::route::{Affinity, Preview, RequestMatch, RouteRules};
     use switchback_domain::tls::TlsSpec;
-    use switchback_domain::{InstanceReport, Release, ServiceName, Timestamp, Workload};
-    use switchback_engine::{EventKind, Request, RequestKind, RolloutId};
+    use switchback_domain::{Release, ServiceName, Timestamp, Workload};
+    use switchback_engine::{EventKind, Request, RolloutId};
 
     use super::*;
-    use crate::testing::release;
-
-    fn service(healths: &[(&str, InstanceHealth)]) -> Service {
-        let mut service = Service::new(release("v1").key);
-        for (version, health) in healths {
-            let release = release(version);
-            let report = InstanceReport {
-                id: InstanceId::new(&release.key, &release.id, 0),
-                address: Some("127.0.0.1:20000".parse().unwrap()),
-                health: *health,
-                restarts: 0,
-                reason: None,
-            };
-            let pool = Pool { desired: 1, instances: vec![report] };
-            service.pools.insert(release.id.clone(), pool);
-            service.releases.insert(release.id.clone(), release);
-        }
-        service
-    }
+    use crate::testing::{release, request, serving};
 
     fn table_of(service: &Service) -> Table {
         assemble([Part::of(service)].iter(), Generation::default())
@@ -244,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_instance_that_is_to_go_gets_nothing_new() {
-        let mut service = service(&[("v1", InstanceHealth::Ready)]);
+        let mut service = serving(&[("v1", InstanceHealth::Ready)]);
         assert_eq!(table_of(&service).arms[0].endpoints.len(), 1);
         service.pools.values_mut().for_each(|pool| pool.desired = 0);
         assert!(table_of(&service).arms[0].endpoints.is_empty());
@@ -253,7 +235,7 @@ mod tests {
     #[test]
     fn a_version_without_anybody_lends_its_share() {
         let mut service =
-            service(&[("v1", InstanceHealth::Ready), ("v2", InstanceHealth::Starting)]);
+            serving(&[("v1", InstanceHealth::Ready), ("v2", InstanceHealth::Starting)]);
         let (old, new) = (release("v1").id, release("v2").id);
         service.traffic.split = Split::between(old.clone(), new, Weight::from_percent(5));
         service.revisions.push(Arc::new(crate::testing::revision(&old)));
@@ -264,9 +246,9 @@ mod tests {
     #[test]
     fn the_last_resort_is_an_instance_that_was_ready() {
         for health in [InstanceHealth::Unready, InstanceHealth::Exited] {
-            assert_eq!(table_of(&service(&[("v1", health)])).arms[0].endpoints.len(), 1);
+            assert_eq!(table_of(&serving(&[("v1", health)])).arms[0].endpoints.len(), 1);
         }
-        let starting = table_of(&service(&[("v1", InstanceHealth::Starting)]));
+        let starting = table_of(&serving(&[("v1", InstanceHealth::Starting)]));
         assert!(starting.arms[0].endpoints.is_empty());
     }
 
@@ -280,22 +262,13 @@ mod tests {
 
     /// `v1` serves, and `next` is being brought in.
     fn rolling_out(next: Release) -> Service {
-        let mut service = service(&[("v1", InstanceHealth::Ready)]);
+        let mut service = serving(&[("v1", InstanceHealth::Ready)]);
         let old = release("v1").id;
         service.traffic.split = Split::all(old.clone());
         let revision = crate::testing::revision(&old);
         let policy = revision.policy.clone();
         service.revisions.push(Arc::new(revision));
-        let request = Request {
-            id: RolloutId(7),
-            kind: RequestKind::Deploy,
-            release: next,
-            policy,
-            accept_no_rollback: false,
-            by: "test".to_owned(),
-            asked_at: Timestamp::default(),
-            wall_ms: 0,
-        };
+        let request = Request { policy, ..request(RolloutId(7), next) };
         let event = EventKind::Requested(Box::new(request)).into();
         switchback_engine::step(&service, &event, Timestamp::default()).unwrap().service
     }

@@ -10,10 +10,10 @@ use switchback_domain::tls::UpstreamSpec;
 use switchback_domain::trigger::{ExactTest, Triggers};
 use switchback_domain::workload::{RouteSpec, RuntimeKind};
 use switchback_domain::{
-    EnvironmentName, Finding, InstanceId, Outcome, ProjectName, Release, ReleaseId, ServiceKey,
-    ServiceName, Timestamp, Verdict, Version, Workload,
+    EnvironmentName, Finding, InstanceHealth, InstanceId, InstanceReport, Outcome, ProjectName,
+    Release, ReleaseId, ServiceKey, ServiceName, Timestamp, Verdict, Version, Workload,
 };
-use switchback_engine::Revision;
+use switchback_engine::{Pool, Request, RequestKind, Revision, RolloutId, Service};
 use switchback_ports::runtime::{Instance, InstanceSpec, ProcessState};
 
 pub(crate) fn checks() -> HealthChecks {
@@ -93,6 +93,39 @@ pub(crate) fn revision(release: &ReleaseId) -> Revision {
     };
     let release = release.clone();
     Revision { number: 1, release, policy, promoted_at: Timestamp::default(), wall_ms: 0 }
+}
+
+/// Asks for a release, with the policy that its first revision has.
+pub(crate) fn request(id: RolloutId, release: Release) -> Request {
+    Request {
+        id,
+        kind: RequestKind::Deploy,
+        policy: revision(&release.id).policy,
+        release,
+        accept_no_rollback: false,
+        by: "test".to_owned(),
+        asked_at: Timestamp::default(),
+        wall_ms: 0,
+    }
+}
+
+/// A service with one instance of each version, which are as said; none has traffic.
+pub(crate) fn serving(healths: &[(&str, InstanceHealth)]) -> Service {
+    let mut service = Service::new(release("v1").key);
+    for (version, health) in healths {
+        let release = release(version);
+        let report = InstanceReport {
+            id: InstanceId::new(&release.key, &release.id, 0),
+            address: Some("127.0.0.1:20000".parse().unwrap()),
+            health: *health,
+            restarts: 0,
+            reason: None,
+        };
+        let pool = Pool { desired: 1, instances: vec![report] };
+        service.pools.insert(release.id.clone(), pool);
+        service.releases.insert(release.id.clone(), release);
+    }
+    service
 }
 
 /// What a judge says because of one rule.

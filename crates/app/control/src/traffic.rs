@@ -151,12 +151,14 @@ impl Publisher {
     /// what is: the table may have come into force and only its acknowledgement been lost.
     pub(crate) fn published(&mut self, table: Table, result: &Result<Generation, Error>) -> bool {
         let now = Instant::now();
-        let instances = self.on_its_way.take().unwrap_or_else(|| instances(&table));
+        // An answer may be about an earlier table than the one that was sent last.
+        let is_newest = table.generation == self.generation;
+        let sent = self.on_its_way.take_if(|_| is_newest || bug("any-answer-taken"));
+        let instances = sent.unwrap_or_else(|| instances(&table));
         self.failed = result.as_ref().err().map(|error| (error.to_string(), now));
         match result {
             Ok(_) => {
-                // An answer may be about an earlier table than the one that was sent last.
-                let fits = (table.generation == self.generation).then_some(self.sent);
+                let fits = is_newest.then_some(self.sent);
                 self.served = Some(Served { table, fits, instances, since: now });
             }
             Err(Error::Refused(_)) => {}
@@ -262,4 +264,37 @@ fn same_content(one: &Table, other: &Table) -> bool {
     (one.routes == other.routes || bug("weights-not-compared"))
         && one.arms == other.arms
         && one.challenges == other.challenges
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_domain::InstanceHealth;
+
+    use super::*;
+    use crate::testing::serving;
+
+    #[test]
+    fn an_answer_about_an_earlier_table_says_nothing_about_the_one_on_its_way() {
+        let mut publisher = Publisher::new(Epoch(1), Path::new("/certificates"));
+        let mut service = serving(&[("v1", InstanceHealth::Ready)]);
+        let id = service.pools.values().next().unwrap().instances[0].id.clone();
+        let next = |publisher: &mut Publisher, service: &Service| {
+            publisher.changed([service.key.clone()].into_iter());
+            let services = BTreeMap::from([(service.key.clone(), Arc::new(service.clone()))]);
+            match publisher.next(&services) {
+                Next::Publish(table, _) => Some(table),
+                Next::Served(_) | Next::Wait => None,
+            }
+        };
+        let with = next(&mut publisher, &service).unwrap();
+        assert!(publisher.published(with.clone(), &Ok(with.generation)));
+        service.pools.values_mut().for_each(|pool| pool.desired = 0);
+        let without = next(&mut publisher, &service).unwrap();
+        // Told a second time that the first one is served.
+        publisher.published(with.clone(), &Ok(with.generation));
+        assert!(!publisher.excludes(&id), "the second one is not served yet");
+        assert!(next(&mut publisher, &service).is_none(), "it is still on its way");
+        publisher.published(without.clone(), &Ok(without.generation));
+        assert!(publisher.excludes(&id));
+    }
 }

@@ -28,6 +28,13 @@ pub struct Triggers {
     pub metrics: Vec<MetricSpec>,
 }
 
+impl Triggers {
+    /// Whether any rule is about what instances use.
+    pub fn ask_for_usage(&self) -> bool {
+        self.cpu_usage.is_some() || self.memory_usage.is_some()
+    }
+}
+
 /// A number and how long it must be exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Threshold {

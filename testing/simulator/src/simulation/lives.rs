@@ -81,6 +81,13 @@ impl Simulation {
                 let result = ProbeResult { passed, detail: "exit code".to_owned() };
                 self.control(|control| control.hook_done(&key, rollout, position, result));
             }
+            News::Used(key, id, usage) => self.control(|control| control.used(&key, &id, usage)),
+            News::Measured(key, name, value) => {
+                self.control(|control| control.measured(&key, &name, Some(value)));
+            }
+            News::Answered(key, id, asked_at, answers) => {
+                self.control(|control| control.answered(&key, id, asked_at, answers));
+            }
         }
         true
     }

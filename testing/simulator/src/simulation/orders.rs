@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use switchback_control::{Order, Shifts};
-use switchback_domain::{Generation, InstanceId};
+use switchback_control::{MetricId, Order, Shifts};
+use switchback_domain::metric::Answer;
+use switchback_domain::{Generation, InstanceId, ReleaseId, ServiceKey, Timestamp};
 use switchback_ports::data_plane;
-use switchback_ports::runtime::{self, InstanceSpec};
+use switchback_ports::runtime::{self, InstanceSpec, Usage};
 use switchback_routing::Table;
 
 use super::Simulation;
 use crate::agenda::{Happening, News};
 use crate::faults::Fault;
-use crate::nature::Condition;
+use crate::nature::{Condition, Load};
 
 fn unreachable() -> data_plane::Error {
     data_plane::Error::Unavailable(std::io::ErrorKind::TimedOut.into())
@@ -52,12 +53,41 @@ impl Simulation {
                 let least = if silent { most } else { 10 };
                 self.soon(least, most, Happening::Tell { life, news });
             }
-            // Nothing that is drawn asks for these.
-            Order::Measure { .. }
-            | Order::ReadMetric { .. }
-            | Order::AskMetric { .. }
-            | Order::TakeDown { .. } => {}
+            Order::Measure { key, id } => {
+                let load = self.load_of(&id);
+                let seconds = self.time.as_millis() as f64 / 1_000.0;
+                let cpu_seconds = seconds * load.cores;
+                let usage = Usage { cpu_seconds, memory_bytes: load.memory_bytes };
+                self.answer(1, 20, life, News::Used(key, id, usage));
+            }
+            Order::ReadMetric { key, name, on, .. } => {
+                let number = self.load_of(&on).number;
+                self.answer(10, 200, life, News::Measured(key, name, number));
+            }
+            Order::AskMetric { key, id, queries, .. } => self.ask_source(life, key, id, &queries),
+            // Nobody asks for it.
+            Order::TakeDown { .. } => {}
         }
+    }
+
+    fn load_of(&self, id: &InstanceId) -> Load {
+        let spec = self.runtime.instances.get(id).map(|found| &found.spec);
+        let place = spec.map(|spec| (spec.key.clone(), spec.release.clone()));
+        let nature = place.and_then(|place| self.natures.get(&place));
+        nature.map_or_else(Load::default, |nature| nature.load)
+    }
+
+    /// A query is a version's name, whatever else it may be elsewhere.
+    fn ask_source(&mut self, life: u64, key: ServiceKey, id: MetricId, queries: &[String]) {
+        let at = Timestamp::from_millis(self.wall_ms());
+        let answer = |query: &String| {
+            let place = (key.clone(), ReleaseId::from_stored(query.as_str()));
+            self.natures
+                .get(&place)
+                .map_or(Answer::NoData, |nature| Answer::Number { value: nature.load.number, at })
+        };
+        let answers = queries.iter().map(answer).collect();
+        self.answer(10, 200, life, News::Answered(key, id, at, answers));
     }
 
     fn answer(&mut self, low: u32, high: u32, life: u64, news: News) {

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use switchback_control::Refusal;
+use switchback_domain::route::RouteMode;
 use switchback_domain::strategy::RolloutPolicy;
 use switchback_domain::{Release, ServiceKey};
-use switchback_engine::{Command, EventKind, Phase, Request, RequestKind, RolloutId, Service};
+use switchback_engine::{
+    Command, EventKind, Operation, Phase, Request, RequestKind, RolloutId, Service,
+};
 
 use super::Simulation;
 use crate::agenda::Happening;
@@ -118,6 +121,11 @@ impl Simulation {
         if self.repaired_at.is_some() {
             return;
         }
+        if self.dice.strikes(Fault::Operation) {
+            let key = self.random.pick(&self.keys).clone();
+            let mode = operator::mode(&self.service(&key), &mut self.random);
+            self.operate(&key, mode);
+        }
         if self.dice.strikes(Fault::Operator) {
             let command = operator::command(&mut self.random);
             let verb = match command {
@@ -136,11 +144,29 @@ impl Simulation {
         self.soon(2_000, 30_000, Happening::Interfere);
     }
 
+    /// Has a route do something else.
+    pub(super) fn operate(&mut self, key: &ServiceKey, mode: RouteMode) {
+        let operation = Operation { mode, by: "ada".to_owned(), reason: None, wall_ms: 0 };
+        let detail = match &operation.mode {
+            RouteMode::Serve => "serve",
+            RouteMode::Maintenance(_) => "maintenance",
+            RouteMode::Isolate => "isolate",
+            RouteMode::Pause(_) => "hold",
+            RouteMode::Divert { .. } => "divert",
+        };
+        if self.ask(key, EventKind::Operated(Box::new(operation))) {
+            self.mark("operated", detail);
+        }
+    }
+
     /// Whoever waits for a word gets one; what stays paused after one more try is given up.
     pub(super) fn help(&mut self) {
         self.soon(20_000, 60_000, Happening::Help);
         for key in self.keys.clone() {
             let service = self.service(&key);
+            if service.mode() != RouteMode::Serve {
+                self.operate(&key, RouteMode::Serve);
+            }
             let Some(rollout) = &service.rollout else { continue };
             let (id, by) = (rollout.request.id, "help".to_owned());
             let command = if rollout.paused.is_some() && self.resumed.insert(id) {

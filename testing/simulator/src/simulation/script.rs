@@ -5,10 +5,14 @@
 
 use std::time::Duration;
 
+use switchback_domain::metric::{
+    Endpoint, MetricQueries, MetricRule, MetricSource, MetricSpec, OnInsufficient,
+};
+use switchback_domain::route::{Destination, Maintenance, PauseLimits, RouteMode};
 use switchback_domain::strategy::{
     AnalysisStep, BusyPolicy, FailureAction, Hook, RolloutPolicy, Step, StrategyKind,
 };
-use switchback_domain::trigger::{ExactTest, Threshold, Thresholds, Triggers};
+use switchback_domain::trigger::{CustomMetric, ExactTest, Threshold, Thresholds, Triggers};
 use switchback_domain::{InstanceId, ReleaseId, ServiceKey, Weight};
 use switchback_engine::{Command, EventKind, Request, RequestKind, RolloutId, describe_phase};
 use switchback_ports::Journal;
@@ -17,7 +21,7 @@ use super::Simulation;
 use crate::agenda::Happening;
 use crate::faults::Fault;
 use crate::golden;
-use crate::nature::{Condition, Nature, Temper};
+use crate::nature::{Condition, Load, Nature, Temper};
 use crate::operator;
 
 /// Delays of every day are drawn from this seed, in every scenario.
@@ -85,6 +89,14 @@ impl Simulation {
             ["promote", "--full"] => self.command(&key, Command::Promote { full: true, by }),
             ["pause"] => self.command(&key, Command::Pause { by, reason: None }),
             ["resume"] => self.command(&key, Command::Resume { by }),
+            ["maintenance"] => self.operate(&key, RouteMode::Maintenance(Maintenance::default())),
+            ["isolate"] => self.operate(&key, RouteMode::Isolate),
+            ["hold"] => self.operate(&key, RouteMode::Pause(PauseLimits::default())),
+            ["divert", name] => {
+                let to = Destination::Version(ReleaseId::from_stored(name));
+                self.operate(&key, RouteMode::Divert { to });
+            }
+            ["serve"] => self.operate(&key, RouteMode::Serve),
             ["abort"] => self.command(&key, Command::Abort { by, reason: None }),
             ["abort", waiting] => {
                 let id = waiting.trim_start_matches('r').parse();
@@ -149,7 +161,9 @@ impl Simulation {
     }
 
     fn invent(&mut self, key: &ServiceKey, name: &str, traits: &[&str]) -> Result<(), String> {
-        let mut nature = Nature { temper: Temper::Steady, errors: 0, start: 2_000, stop: 500 };
+        let load = Load::default();
+        let mut nature =
+            Nature { temper: Temper::Steady, errors: 0, start: 2_000, stop: 500, load };
         for word in traits {
             match *word {
                 "never-ready" => nature.temper = Temper::NeverReady,
@@ -159,6 +173,10 @@ impl Simulation {
                 "dies" => nature.temper = Temper::Dies,
                 "fails" => nature.errors = 300,
                 "fails-now-and-then" => nature.errors = 20,
+                "answers-slowly" => nature.load.latency *= 3,
+                "computes-much" => nature.load.cores *= 5.0,
+                "grows" => nature.load.memory_bytes *= 5,
+                "sells-less" => nature.load.number *= 5.0,
                 "starts-slowly" => nature.start = 60_000,
                 "stops-slowly" => nature.stop = 40_000,
                 _ => return Err(format!("no such trait: {word}")),
@@ -303,20 +321,56 @@ fn policy(options: &[&str]) -> Result<(RolloutPolicy, bool), String> {
             ("failure", "continue") => policy.failure_action = FailureAction::Continue,
             ("busy", "supersede") => policy.on_busy = BusyPolicy::Supersede,
             ("busy", "refuse") => policy.on_busy = BusyPolicy::Refuse,
-            ("errors-below", _) => {
-                let threshold = f64::from(number()?) / 100.0;
-                let window = Duration::from_secs(10);
-                policy.triggers.error_rate = Some(Threshold { threshold, window });
-            }
-            ("failed-checks-below", _) => {
-                let (threshold, window) = (f64::from(number()?), Duration::from_mins(1));
-                policy.triggers.health_checks = Some(Threshold { threshold, window });
-            }
             ("accept-no-rollback", _) => accepts = true,
-            _ => return Err(format!("no such option: {option}")),
+            _ => trigger(&mut policy.triggers, name, f64::from(number()?))?,
         }
     }
     Ok((policy, accepts))
+}
+
+fn trigger(triggers: &mut Triggers, name: &str, number: f64) -> Result<(), String> {
+    let over = |seconds, threshold| Threshold { threshold, window: Duration::from_secs(seconds) };
+    match name {
+        // In per cent.
+        "errors-below" => triggers.error_rate = Some(over(10, number / 100.0)),
+        "response-time-below" => triggers.response_time = Some(over(10, number / 100.0)),
+        // In milliseconds.
+        "p95-below" => triggers.latency_p95 = Some(over(10, number / 1_000.0)),
+        // In per cent of a core.
+        "processor-below" => triggers.cpu_usage = Some(over(10, number / 100.0)),
+        // In MiB.
+        "memory-below" => triggers.memory_usage = Some(over(10, number * 1_048_576.0)),
+        "failed-checks-below" => triggers.health_checks = Some(over(60, number)),
+        "command-below" => triggers.custom.push(CustomMetric {
+            name: "stock".to_owned(),
+            argv: vec!["./stock".to_owned()],
+            limit: over(10, number),
+            interval: Duration::from_secs(2),
+        }),
+        "source-below" => triggers.metrics.push(metric(number)),
+        _ => return Err(format!("no such option: {name}")),
+    }
+    Ok(())
+}
+
+fn metric(max: f64) -> MetricSpec {
+    MetricSpec {
+        name: "refunds".to_owned(),
+        source: MetricSource::Prometheus(Endpoint {
+            url: "http://127.0.0.1:9090".to_owned(),
+            authorization_env: None,
+        }),
+        queries: MetricQueries::Number { candidate: "{{version}}".to_owned(), baseline: None },
+        rule: MetricRule::Range { min: None, max: Some(max) },
+        interval: Duration::from_secs(2),
+        initial_delay: Duration::ZERO,
+        failure_limit: 2,
+        consecutive_error_limit: 4,
+        inconclusive_limit: 0,
+        dry_run: false,
+        critical: true,
+        on_insufficient: OnInsufficient::Hold,
+    }
 }
 
 fn step(text: &str) -> Result<Step, String> {

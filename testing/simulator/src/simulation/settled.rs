@@ -1,5 +1,6 @@
 //! The end: when everything is as it should stay, and what must be true then.
 
+use switchback_domain::route::RouteMode;
 use switchback_domain::{ServiceKey, Split};
 use switchback_engine::Service;
 use switchback_ports::Journal;
@@ -81,6 +82,7 @@ fn unsettled_service(service: &Service) -> String {
     let pools = service.pools.values();
     let open = [
         (!service.queue.is_empty(), "requests wait"),
+        (service.mode() != RouteMode::Serve, "the route does something else than serve"),
         (!service.traffic.is_acknowledged(), "the traffic is not acknowledged"),
         (pools.clone().any(|pool| pool.desired != pool.present()), "instances too many or few"),
         (pools.clone().any(|pool| pool.desired != pool.ready()), "instances are not ready"),

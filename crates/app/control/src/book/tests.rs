@@ -1,24 +1,14 @@
 //! Writes of which nobody knows whether they happened.
 
-use switchback_engine::{Request, RequestKind};
 use switchback_ports::journal::fake::{FakeJournal, Fault};
 
 use super::*;
-use crate::testing::{release, revision};
+use crate::testing::{release, request};
 
 fn asked_for(book: &mut Book) -> (ServiceKey, Event) {
     let release = release("v1");
     let key = release.key.clone();
-    let request = Request {
-        id: book.take_id(),
-        kind: RequestKind::Deploy,
-        policy: revision(&release.id).policy,
-        release,
-        accept_no_rollback: false,
-        by: "ada".to_owned(),
-        asked_at: book.now(),
-        wall_ms: 0,
-    };
+    let request = request(book.take_id(), release);
     (key, Event { kind: EventKind::Requested(Box::new(request)), counts: None })
 }
 
