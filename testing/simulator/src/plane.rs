@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use switchback_domain::route::{Destination, RouteMode};
-use switchback_domain::{ArmStats, InstanceId, ReleaseId, ServiceKey, Split, Timestamp, Weight};
+use switchback_domain::{
+    ArmStats, InstanceId, ReleaseId, ServiceKey, Split, Timestamp, Version, Weight,
+};
 use switchback_ports::data_plane::{
     ArmReport, ArmTrouble, Batches, Cursor, Error, ListenerReport, Report, TrialId,
 };
@@ -15,8 +17,9 @@ use switchback_routing::{ArmId, Route, Router, Table};
 use crate::ledger::{Answers, Ledger};
 
 /// What is on its way to an instance that gets nothing new any more.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Leaving {
+    arm: ArmId,
     pub(crate) since: Timestamp,
     pub(crate) busy_until: Timestamp,
 }
@@ -69,10 +72,12 @@ impl Plane {
 
     fn serve(&mut self, table: Table, now: Timestamp, mut linger: impl FnMut() -> Duration) {
         let before = std::mem::replace(&mut self.table, table);
-        for id in instances(&before) {
-            if !self.serves(id) {
-                let leaving = Leaving { since: now, busy_until: now + linger() };
-                self.leaving.insert(id.clone(), leaving);
+        for arm in before.arms {
+            for id in arm.endpoints.into_iter().map(|endpoint| endpoint.instance) {
+                if !self.serves(&id) {
+                    let (arm, busy_until) = (arm.id.clone(), now + linger());
+                    self.leaving.insert(id, Leaving { arm, since: now, busy_until });
+                }
             }
         }
         let table = &self.table;
@@ -173,19 +178,20 @@ impl Plane {
     }
 
     fn arms(&self) -> Vec<ArmReport> {
-        let arm = |(id, stats): (&ArmId, &ArmStats)| {
-            let known = self.table.arms.iter().find(|arm| arm.id == *id);
-            let version = known.map(|arm| arm.version.clone());
-            Some(ArmReport {
-                arm: id.clone(),
-                version: version.or_else(|| switchback_domain::Version::new("gone").ok())?,
-                in_flight: 0,
-                in_flight_by_instance: BTreeMap::new(),
-                stats: stats.clone(),
-                trouble: ArmTrouble::default(),
-            })
-        };
-        self.counts.iter().filter_map(arm).collect()
+        self.counts.iter().filter_map(|(id, stats)| self.arm(id, stats.clone())).collect()
+    }
+
+    fn arm(&self, id: &ArmId, stats: ArmStats) -> Option<ArmReport> {
+        let known = self.table.arms.iter().find(|arm| arm.id == *id);
+        let version = known.map(|arm| arm.version.clone());
+        Some(ArmReport {
+            arm: id.clone(),
+            version: version.or_else(|| Version::new("gone").ok())?,
+            in_flight: 0,
+            in_flight_by_instance: BTreeMap::new(),
+            stats,
+            trouble: ArmTrouble::default(),
+        })
     }
 
     fn incarnation(&self) -> String {
@@ -202,22 +208,14 @@ impl Plane {
 
     pub(crate) fn report(&self, now: Timestamp) -> Report {
         let mut arms = self.frozen.clone().unwrap_or_else(|| self.arms());
-        let busy = self.leaving.iter().filter(|(_, leaving)| leaving.busy_until > now);
-        let busy: BTreeMap<_, _> = busy.map(|(id, _)| (id.clone(), 1)).collect();
         // In flight is no count: it is there whatever becomes of those.
-        let known = self.table.arms.first();
-        if let (true, Some(known)) = (arms.is_empty(), known) {
-            arms.push(ArmReport {
-                arm: known.id.clone(),
-                version: known.version.clone(),
-                in_flight: 0,
-                in_flight_by_instance: BTreeMap::new(),
-                stats: ArmStats::default(),
-                trouble: ArmTrouble::default(),
+        for (id, leaving) in self.leaving.iter().filter(|(_, leaving)| leaving.busy_until > now) {
+            let known = arms.iter().position(|arm| arm.arm == leaving.arm);
+            let at = known.unwrap_or_else(|| {
+                arms.extend(self.arm(&leaving.arm, ArmStats::default()));
+                arms.len() - 1
             });
-        }
-        if let Some(arm) = arms.first_mut() {
-            arm.in_flight_by_instance = busy;
+            arms[at].in_flight_by_instance.insert(id.clone(), 1);
         }
         let addresses: BTreeSet<_> = self.table.routes.iter().map(|route| route.listen).collect();
         let listener = |address| ListenerReport {
