@@ -1,5 +1,6 @@
 //! Writes of which nobody knows whether they happened.
 
+use switchback_engine::EventKind;
 use switchback_ports::journal::fake::{FakeJournal, Fault};
 
 use super::*;
