@@ -67,3 +67,22 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_baseline_after_the_cap_counts_as_failed() {
+        let mut latency = Histogram::default();
+        [10_000, 700_000, 2_000_000].into_iter().for_each(|micros| latency.record(micros));
+        let baseline = ArmBatch { latency, failed_answers: 1, ..ArmBatch::default() };
+        let (at, weight) = (Timestamp::default(), Weight::from_percent(50));
+        let (source, candidate) = ("proxy".to_owned(), baseline.clone());
+        let batch = Batch { at, source, sequence: 1, weight, candidate, baseline };
+        let failed = |counts: ErrorCounts| (counts.candidate_failed, counts.baseline_failed);
+        assert_eq!(failed(batch.errors(5_000_000)), (1, 1));
+        assert_eq!(failed(batch.errors(500_000)), (1, 3));
+        assert_eq!(failed(batch.errors(0)), (1, 3), "no more than there were");
+    }
+}
