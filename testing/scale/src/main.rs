@@ -4,6 +4,7 @@
 //! its own that is measured and killed. Instances and the data plane are simulated in that process.
 
 mod control;
+mod counting;
 mod drive;
 mod figures;
 mod prepare;

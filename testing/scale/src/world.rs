@@ -1,5 +1,6 @@
 //! The simulated neighbours: instances that run at once and are always well, a data plane that
-//! takes every table. Not here: what neighbours do wrong; that is the simulator's.
+//! takes every table and counts some requests of each version on trial. Not here: what neighbours
+//! do wrong; that is the simulator's.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -22,6 +23,7 @@ use switchback_ports::{Prober, Supervision};
 use switchback_resilience::{Failures, Validity};
 use switchback_routing::Table;
 
+use crate::counting::{Counting, incarnation, trials_of};
 use crate::process::now_ms;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -116,28 +118,31 @@ impl Prober for Well {
     }
 }
 
-/// A data plane without requests: it takes each newer table and reports its versions.
+/// Takes each newer table, reports its versions, and counts a batch for each rollout in it now and
+/// then.
 #[derive(Default)]
-pub(crate) struct SimulatedDataPlane(Mutex<Report>);
+pub(crate) struct SimulatedDataPlane(Mutex<Counting>);
 
 #[async_trait]
 impl DataPlane for SimulatedDataPlane {
     async fn publish(&self, table: &Table) -> Result<Generation, data_plane::Error> {
-        let mut report = locked(&self.0);
-        let (given, seen) = (table.generation, report.generation);
+        let mut counting = locked(&self.0);
+        let (given, seen) = (table.generation, counting.report.generation);
         if given < seen {
             return Err(data_plane::Error::Fenced { given, seen });
         }
-        *report = report_of(table);
+        (counting.report, counting.trials) = (report_of(table), trials_of(table));
         Ok(given)
     }
 
     async fn report(&self) -> Result<Report, data_plane::Error> {
-        Ok(locked(&self.0).clone())
+        Ok(locked(&self.0).report.clone())
     }
 
     async fn batches(&self, _after: &Cursor) -> Result<Batches, data_plane::Error> {
-        Ok(Batches { next: Cursor::default(), batches: Vec::new() })
+        let mut counting = locked(&self.0);
+        let batches = counting.count();
+        Ok(Batches { next: Cursor { incarnation: incarnation(), place: counting.place }, batches })
     }
 }
 
@@ -154,7 +159,7 @@ fn report_of(table: &Table) -> Report {
         table.routes.iter().map(|route| route.listen).collect();
     let listeners = addresses.into_iter().map(|address| ListenerReport { address, error: None });
     Report {
-        incarnation: "simulated".to_owned(),
+        incarnation: incarnation(),
         generation: table.generation,
         arms: arms.collect(),
         listeners: listeners.collect(),

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::clock::Instant;
 use crate::driver::{Ask, Driver, Links, Message};
 use crate::order::Order;
 use crate::{Error, certificates, clock, tasks};
@@ -21,6 +22,8 @@ use crate::{Error, certificates, clock, tasks};
 const MAILBOX: usize = 1024;
 /// Messages taken in before their consequences are settled: bursts settle once.
 const BURST: usize = 256;
+/// The same as a time: what is asked for is written to the disk, and nothing waits for many of those.
+const BURST_TIME: Duration = Duration::from_millis(20);
 /// Pause before a stop that failed is reported, and so tried again.
 const STOP_AGAIN: Duration = Duration::from_secs(1);
 
@@ -118,9 +121,13 @@ impl Hands {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
+            let began = Instant::now();
             for _ in 0..BURST {
                 let Ok(message) = self.receiver.try_recv() else { break };
                 self.driver.take_in(message);
+                if began.elapsed() >= BURST_TIME {
+                    break;
+                }
             }
             while self.tasks.try_join_next().is_some() {}
             while self.starts.try_join_next().is_some() {}

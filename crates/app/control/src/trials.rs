@@ -66,14 +66,23 @@ impl Driver {
         self.before.retain(|key, (id, _)| is_running(key, *id));
     }
 
-    /// Writes down what the tests were fed and have said. A journal that takes nothing will be
-    /// tried again: the tests go on in memory, and the data plane remembers, too.
+    /// Writes down what the tests were fed and have said, all of it in one write. A journal that
+    /// takes nothing will be tried again: the tests go on in memory, and the data plane remembers,
+    /// too.
     pub(crate) fn keep_trials(&mut self) {
         let now = self.now();
-        for exact in self.exacts.values_mut() {
-            let records = exact.unwritten(now);
-            if !records.is_empty() && self.book.note(&records).is_ok() {
-                exact.written(&records);
+        let (mut records, mut ends) = (Vec::new(), Vec::new());
+        for exact in self.exacts.values() {
+            records.extend(exact.unwritten(now));
+            ends.push(records.len());
+        }
+        if !records.is_empty() && self.book.note(&records).is_ok() {
+            let mut from = 0;
+            for (exact, end) in self.exacts.values_mut().zip(ends) {
+                if from < end {
+                    exact.written(&records[from..end]);
+                }
+                from = end;
             }
         }
         let services = self.book.services();
