@@ -26,6 +26,11 @@ const RUNTIME_AGAIN: Duration = Duration::from_millis(500);
 
 /// Longest time between two lists: should a change go unnoticed, it is seen all the same.
 const LIST_EVERY: Duration = Duration::from_secs(1);
+/// No list begins before so many times as long as the last one took: while thousands of instances
+/// start, each a change, nothing else would be done.
+const LIST_REST: u32 = 4;
+/// The longest such rest: a machine that was busy elsewhere has little to do with the next list.
+const LIST_REST_MAX: Duration = Duration::from_millis(100);
 
 /// Takes charge of the runtime, then lists the instances at every change.
 pub(crate) async fn watch_runtime(links: Links, handle: Handle) {
@@ -41,13 +46,16 @@ pub(crate) async fn watch_runtime(links: Links, handle: Handle) {
                 continue;
             }
         }
+        let began = Instant::now();
         let listed = links.runtime.list().await;
-        let failed = listed.is_err();
+        let (failed, took, listed_at) = (listed.is_err(), began.elapsed(), Instant::now());
         handle.send(Message::Listed(listed)).await;
         if failed {
             tokio::time::sleep(RUNTIME_AGAIN).await;
         } else {
             let _ = tokio::time::timeout(LIST_EVERY, links.runtime.changed()).await;
+            let rest = (took * LIST_REST).min(LIST_REST_MAX);
+            tokio::time::sleep(rest.saturating_sub(listed_at.elapsed())).await;
         }
     }
 }
