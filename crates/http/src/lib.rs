@@ -158,6 +158,8 @@ mod tests {
             assert_eq!(refused, "the answer is larger than 10 bytes");
             assert_eq!(answer_to(&longer, false, cut).await.unwrap(), "0123456789");
         }
+        let full = "HTTP/1.1 200 OK\r\n\r\n0123456789";
+        assert_eq!(answer_to(full, false, cut).await.unwrap(), "0123456789", "no need to wait");
     }
 
     #[tokio::test]
