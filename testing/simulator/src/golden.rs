@@ -99,13 +99,11 @@ fn readable(bytes: &[u8]) -> Value {
 
 fn bytes(line: &Value, name: &str) -> Result<Vec<u8>, String> {
     let byte = |number: &Value| number.as_u64().and_then(|number| u8::try_from(number).ok());
-    match &line[name] {
-        Value::Array(numbers) => {
-            let read: Option<Vec<u8>> = numbers.iter().map(byte).collect();
-            read.ok_or_else(|| format!("{name} is no list of bytes in {line}"))
-        }
-        _ => word(line, name).map(String::into_bytes),
-    }
+    let Some(numbers) = line[name].as_array() else {
+        return word(line, name).map(String::into_bytes);
+    };
+    let read: Option<Vec<u8>> = numbers.iter().map(byte).collect();
+    read.ok_or_else(|| format!("{name} is no list of bytes in {line}"))
 }
 
 fn word(line: &Value, name: &str) -> Result<String, String> {

@@ -55,8 +55,8 @@ impl Simulation {
             }
             Order::Measure { key, id } => {
                 let load = self.load_of(&id);
-                let seconds = self.time.as_millis() as f64 / 1_000.0;
-                let cpu_seconds = seconds * load.cores;
+                let running = self.time.since(Timestamp::default());
+                let cpu_seconds = running.as_secs_f64() * load.cores;
                 let usage = Usage { cpu_seconds, memory_bytes: load.memory_bytes };
                 self.answer(1, 20, life, News::Used(key, id, usage));
             }
