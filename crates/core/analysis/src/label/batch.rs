@@ -75,7 +75,9 @@ mod tests {
     #[test]
     fn an_answer_of_the_baseline_after_the_cap_counts_as_failed() {
         let mut latency = Histogram::default();
-        [10_000, 700_000, 2_000_000].into_iter().for_each(|micros| latency.record(micros));
+        for micros in [10_000, 700_000, 2_000_000] {
+            latency.record(micros);
+        }
         let baseline = ArmBatch { latency, failed_answers: 1, ..ArmBatch::default() };
         let (at, weight) = (Timestamp::default(), Weight::from_percent(50));
         let (source, candidate) = ("proxy".to_owned(), baseline.clone());
