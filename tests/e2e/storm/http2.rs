@@ -61,22 +61,28 @@ impl Visitor {
 
     async fn ask(&self, sender: &SendRequest<Bytes>, method: &str, path: &str, wanted: &str) {
         self.book.note(KIND, |tally| tally.sent += 1);
-        let answer = self.exchange(sender.clone(), method, path).await;
+        let mut answer = self.exchange(sender.clone(), method, path).await;
+        while let Ok(None) = answer {
+            answer = match self.connect().await {
+                Ok(sender) => self.exchange(sender, method, path).await,
+                Err(lost) => Err(lost),
+            };
+        }
         self.book.note(KIND, |tally| match answer {
-            Ok(text) if text.contains(wanted) => tally.answered += 1,
-            Ok(text) => tally.lose(format!("another answer: {text}")),
+            Ok(Some(text)) if text.contains(wanted) => tally.answered += 1,
+            Ok(text) => tally.lose(format!("another answer: {text:?}")),
             Err(lost) => tally.lose(lost.0),
         });
     }
 
-    /// Body and trailers of an answer. A request that never left, because the connection takes no
-    /// more, goes out on a new one, as any client's does.
+    /// Body and trailers of an answer; nothing if the other side had said goodbye before it took the
+    /// request: then any client sends it again on a new connection (RFC 9113, section 6.8).
     async fn exchange(
         &self,
         sender: SendRequest<Bytes>,
         method: &str,
         path: &str,
-    ) -> Result<String, Lost> {
+    ) -> Result<Option<String>, Lost> {
         let mut sender = match sender.ready().await {
             Ok(sender) => sender,
             Err(_) => self.connect().await?,
@@ -86,17 +92,28 @@ impl Visitor {
         let request = request.expect("it is a request");
         let is_empty = method == "GET";
         let sent = sender.send_request(request, is_empty);
-        let (response, mut body) = sent.map_err(|error| Lost::because("before a byte", error))?;
+        let (response, mut body) = match sent {
+            Ok(sent) => sent,
+            Err(error) if was_not_taken(&error) => return Ok(None),
+            Err(error) => return Err(Lost::because("before a byte", error)),
+        };
         for piece in 1..=PIECES {
             if is_empty {
                 break;
             }
-            let sent = body.send_data(Bytes::from_static(b"0123456789"), piece == PIECES);
-            sent.map_err(|error| Lost::because("mid-request", error))?;
+            match body.send_data(Bytes::from_static(b"0123456789"), piece == PIECES) {
+                Ok(()) => {}
+                Err(error) if was_not_taken(&error) => return Ok(None),
+                Err(error) => return Err(Lost::because("mid-request", error)),
+            }
             // sleep: an upload takes its time.
             tokio::time::sleep(PIECE_EVERY).await;
         }
-        let response = response.await.map_err(|error| Lost::because("before a byte", error))?;
+        let response = match response.await {
+            Ok(response) => response,
+            Err(error) if was_not_taken(&error) => return Ok(None),
+            Err(error) => return Err(Lost::because("before a byte", error)),
+        };
         let status = response.status();
         let mut body = response.into_body();
         let mut text = String::new();
@@ -111,8 +128,13 @@ impl Visitor {
         if status != 200 {
             return Err(Lost::because("status", format!("{status} {text}")));
         }
-        Ok(text + &told(&trailers.unwrap_or_default()))
+        Ok(Some(text + &told(&trailers.unwrap_or_default())))
     }
+}
+
+/// Streams that the other side has taken end as ever after its goodbye.
+fn was_not_taken(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 fn told(trailers: &HeaderMap) -> String {
