@@ -64,6 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_mixer_is_split_mix() {
+        // The first two numbers of SplitMix64 from seed 0.
+        let golden = 0x9e37_79b9_7f4a_7c15_u64;
+        assert_eq!(mix(golden), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(golden.wrapping_mul(2)), 0x6e78_9e6a_a1b9_65f4);
+    }
+
+    #[test]
     fn a_session_counts_once_and_few_are_lost() {
         let mut seen = SeenSessions::new(42);
         let counted = (1..=13_000_u64).filter(|session| seen.is_first(*session)).count();

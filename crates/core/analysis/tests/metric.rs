@@ -160,6 +160,15 @@ fn every_bad_answer_holds_by_name() {
 }
 
 #[test]
+fn clocks_may_differ_by_thirty_seconds() {
+    for (ahead, expected) in [(30_000, SAFE), (30_001, HOLDS)] {
+        let mut world = World::new(spec(at_most(1.0)));
+        let at = world.now + INTERVAL + Duration::from_millis(ahead);
+        assert_eq!(world.take(&[Answer::Number { value: 0.5, at }]).says(), expected, "{ahead}");
+    }
+}
+
+#[test]
 fn errors_and_empty_answers_have_limits_of_their_own() {
     let mut world = World::new(spec(at_most(1.0)));
     for expected in [HOLDS, HOLDS, ASKS] {
