@@ -7,7 +7,7 @@ use switchback_api::RolloutEvent;
 use switchback_domain::seeded::bug;
 use switchback_domain::{Epoch, ServiceKey, Timestamp};
 use switchback_engine::{
-    Event, Note, NoteKind, Rejection, RolloutId, Service, Transition, step, violations,
+    Event, Note, NoteKind, Rejection, RolloutId, Service, Transition, step, violations, wakes_at,
 };
 use switchback_ports::journal::{self, NewRecord, Record, Sequence};
 use switchback_ports::{Journal, crash_point};
@@ -73,8 +73,9 @@ pub(crate) struct Book {
     epoch: Epoch,
     anchor: Anchor,
     services: BTreeMap<ServiceKey, Arc<Service>>,
-    /// The services with a rollout.
-    active: BTreeSet<ServiceKey>,
+    /// The services with a rollout, each with when its state wants to be looked at again: asked
+    /// after every message, and not to be looked up for each of thousands then.
+    active: BTreeMap<ServiceKey, (Arc<Service>, Option<Timestamp>)>,
     /// Whose state is another one since this was last asked.
     changed: BTreeSet<ServiceKey>,
     /// Counts the states taken over.
@@ -103,15 +104,18 @@ impl Book {
         let replayed = replay(&*journal)?;
         let anchor = Anchor::resume(replayed.anchor.as_ref(), replayed.last, &clock::read());
         let next_rollout = 1 + replayed.services.values().map(highest_id).max().unwrap_or(0);
-        let active = replayed.services.iter().filter(|(_, service)| service.rollout.is_some());
+        let services = replayed.services.into_iter();
+        let services: BTreeMap<_, _> = services.map(|(key, it)| (key, Arc::new(it))).collect();
+        let active = services.iter().filter(|(_, service)| service.rollout.is_some());
+        let entry = |service: &Arc<Service>| (service.clone(), wakes_at(service));
         let mut book = Self {
             journal,
             epoch,
             anchor,
-            active: active.map(|(key, _)| key.clone()).collect(),
-            changed: replayed.services.keys().cloned().collect(),
+            active: active.map(|(key, service)| (key.clone(), entry(service))).collect(),
+            changed: services.keys().cloned().collect(),
             changes: 0,
-            services: replayed.services.into_iter().map(|(key, s)| (key, Arc::new(s))).collect(),
+            services,
             since_snapshot: BTreeMap::new(),
             configured: replayed.configured,
             deeds: replayed.deeds,
@@ -159,7 +163,12 @@ impl Book {
 
     /// The services with a rollout, and their states.
     pub(crate) fn active(&self) -> impl Iterator<Item = (&ServiceKey, &Arc<Service>)> {
-        self.active.iter().filter_map(|key| self.services.get_key_value(key))
+        self.active.iter().map(|(key, (service, _))| (key, service))
+    }
+
+    /// When states want to be looked at again.
+    pub(crate) fn wakes(&self) -> impl Iterator<Item = (&ServiceKey, Timestamp)> {
+        self.active.iter().filter_map(|(key, (_, wakes))| Some((key, (*wakes)?)))
     }
 
     /// Counts the states that were taken over: as long as it stays the same, so do all of them.
@@ -173,14 +182,16 @@ impl Book {
     }
 
     fn put(&mut self, key: ServiceKey, service: Service) {
+        let service = Arc::new(service);
         if service.rollout.is_none() {
             self.active.remove(&key);
-        } else if !self.active.contains(&key) {
-            self.active.insert(key.clone());
+        } else {
+            let wakes = wakes_at(&service);
+            self.active.insert(key.clone(), (service.clone(), wakes));
         }
         self.changes += 1;
         self.changed.insert(key.clone());
-        self.services.insert(key, Arc::new(service));
+        self.services.insert(key, service);
     }
 
     /// A service's state; an empty one if it was never heard of.

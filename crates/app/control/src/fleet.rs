@@ -138,11 +138,8 @@ impl Fleet {
         self.listed = true;
         let seen = list.into_iter().map(|i| (i.spec.id.clone(), i)).collect();
         let known = std::mem::replace(&mut self.seen, seen);
-        let mut touched: Vec<ServiceKey> = Vec::new();
+        let (gone, mut touched) = compared(&known, &self.seen);
         let seen = &self.seen;
-        let gone = known.iter().filter(|(id, _)| !seen.contains_key(id));
-        touched.extend(gone.map(|(_, instance)| instance.spec.key.clone()));
-        self.vitals.retain(|id, _| seen.contains_key(id));
         // A list may be older than the answer: should it be, the start is ordered once more.
         self.starting.retain(|id, start| {
             let keep =
@@ -152,23 +149,20 @@ impl Fleet {
             }
             keep
         });
-        let unprobed = &mut self.unprobed;
-        self.probing.retain(|id, _| {
-            let keep = seen.contains_key(id);
-            if !keep {
-                unprobed.push(id.clone());
+        for id in gone {
+            self.vitals.remove(&id);
+            if self.probing.remove(&id).is_some() {
+                self.unprobed.push(id);
             }
-            keep
-        });
+        }
         for (id, instance) in &self.seen {
             let checks = &instance.spec.workload.health;
-            let vitals = self
-                .vitals
-                .entry(id.clone())
-                .or_insert_with(|| Vitals::new(checks, instance.restarts, before(instance)));
-            vitals.process(checks, instance);
-            if known.get(id) != Some(instance) {
-                touched.push(instance.spec.key.clone());
+            if let Some(vitals) = self.vitals.get_mut(id) {
+                vitals.process(checks, instance);
+            } else {
+                let mut vitals = Vitals::new(checks, instance.restarts, before(instance));
+                vitals.process(checks, instance);
+                self.vitals.insert(id.clone(), vitals);
             }
         }
         for key in &touched {
@@ -410,6 +404,31 @@ impl Fleet {
     }
 }
 
+/// Which instances of a list are gone from the next one, and the services of whose instances
+/// anything is another. Both are walked once: looking each of thousands up would take longer.
+fn compared(
+    known: &BTreeMap<InstanceId, Instance>,
+    seen: &BTreeMap<InstanceId, Instance>,
+) -> (Vec<InstanceId>, Vec<ServiceKey>) {
+    let (mut gone, mut touched) = (Vec::new(), Vec::new());
+    let mut lose = |(id, instance): (&InstanceId, &Instance), touched: &mut Vec<ServiceKey>| {
+        gone.push(id.clone());
+        touched.push(instance.spec.key.clone());
+    };
+    let mut known = known.iter().peekable();
+    for (id, instance) in seen {
+        while let Some(lost) = known.next_if(|(other, _)| *other < id) {
+            lose(lost, &mut touched);
+        }
+        let before = known.next_if(|(other, _)| *other == id);
+        if before.is_none_or(|(_, before)| before != instance) {
+            touched.push(instance.spec.key.clone());
+        }
+    }
+    known.for_each(|lost| lose(lost, &mut touched));
+    (gone, touched)
+}
+
 /// Whether nothing more is to be expected of an instance unless it is started.
 fn is_over(instance: &Instance) -> bool {
     match instance.process {
@@ -457,5 +476,22 @@ mod tests {
         fleet.started(&id, Ok(()));
         listed(&mut fleet, ProcessState::Lost);
         assert_eq!(missing(&fleet), 1);
+    }
+
+    #[test]
+    fn two_lists_differ_by_what_is_gone_or_new() {
+        let id =
+            |number: u32| InstanceId::new(&instance().spec.key, &instance().spec.release, number);
+        let list = |of: &[u32]| of.iter().map(|n| (id(*n), instance())).collect::<BTreeMap<_, _>>();
+        for (known, seen, gone, touches) in [
+            (&[1, 2, 3][..], &[1, 2, 3][..], &[][..], 0),
+            (&[1, 2, 3], &[2, 4], &[1, 3], 3),
+            (&[1, 2], &[], &[1, 2], 2),
+            (&[5], &[1, 5, 6], &[], 2),
+        ] {
+            let (found, touched) = compared(&list(known), &list(seen));
+            let gone: Vec<_> = gone.iter().map(|number| id(*number)).collect();
+            assert_eq!((found, touched.len()), (gone, touches));
+        }
     }
 }

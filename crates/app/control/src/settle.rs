@@ -181,12 +181,12 @@ impl Driver {
 
     /// When states want to be looked at again.
     pub(crate) fn wakeups(&self) -> impl Iterator<Item = Timestamp> {
-        self.book.active().filter_map(|(_, service)| wakes_at(service))
+        self.book.wakes().map(|(_, at)| at)
     }
 
     /// The services whose time has come.
     fn due(&self, now: Timestamp) -> Vec<ServiceKey> {
-        let due = self.book.active().filter(|(_, service)| is_due(service, now));
+        let due = self.book.wakes().filter(|(_, at)| *at <= now);
         due.map(|(key, _)| key.clone()).collect()
     }
 
