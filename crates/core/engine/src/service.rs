@@ -145,7 +145,7 @@ impl Service {
     }
 
     /// Whether operators have this release get all requests.
-    fn is_diverted_to(&self, release: &ReleaseId) -> bool {
+    pub(crate) fn is_diverted_to(&self, release: &ReleaseId) -> bool {
         let last = self.operations.last().map(|operation| &operation.mode);
         matches!(last, Some(RouteMode::Divert { to: Destination::Version(to) }) if to == release)
     }

@@ -70,9 +70,16 @@ impl Work {
             }
             PlanStep::DrainBaseline => {
                 let is_gone = baseline.is_none_or(|baseline| baseline.present() == 0);
-                rollout.passed && (is_gone || self.now >= rollout.drain_deadline())
+                let over = is_gone || self.is_kept() || self.now >= rollout.drain_deadline();
+                rollout.passed && over
             }
         }
+    }
+
+    /// Whether an operator has the old version get all requests: it is retired when that ends.
+    fn is_kept(&self) -> bool {
+        let baseline = self.service.rollout.as_ref().and_then(|rollout| rollout.baseline.as_ref());
+        baseline.is_some_and(|baseline| self.service.is_diverted_to(baseline))
     }
 
     /// Steps with two halves: begins the second one when the first is over.
@@ -89,7 +96,11 @@ impl Work {
                     return false;
                 }
                 rollout.passed = true;
-                if let Some(baseline) = rollout.baseline.clone() {
+                let baseline = rollout.baseline.clone();
+                if self.is_kept() {
+                    let text = "hold-back time over: the old version stays while it gets requests";
+                    self.note(NoteKind::Note, text);
+                } else if let Some(baseline) = baseline {
                     self.note(NoteKind::Note, "hold-back time over: stopping the old version");
                     self.set_desired(&baseline, 0);
                 }

@@ -349,6 +349,20 @@ fn a_version_that_is_sent_all_requests_keeps_its_instances() {
 }
 
 #[test]
+fn an_old_version_that_is_sent_all_requests_outlives_its_hold_back_time() {
+    let mut story = Story::serving(&judged_canary());
+    story.deploy("v2", &judged_canary());
+    story.run_to("DrainingBaseline");
+    let to = Destination::Version(crate::step::testing::release("v1").id);
+    story.tell(operated(RouteMode::Divert { to }, "ada")).unwrap();
+    story.after(3600);
+    assert_eq!(story.phase(), "Idle");
+    assert_eq!(story.wanted(), "v1=2 v2=2");
+    story.tell(operated(RouteMode::Serve, "ada")).unwrap();
+    assert_eq!(story.wanted(), "v1=0 v2=2");
+}
+
+#[test]
 fn what_a_route_does_is_kept_without_a_rollout_noticing() {
     let policy = judged_canary();
     let story = Story::serving(&policy);
