@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use switchback_analysis::Settings;
-use switchback_analysis::plan::{Plan, Step};
+use switchback_analysis::plan::{Detectable, Plan, Step};
 use switchback_domain::strategy::RolloutPolicy;
 use switchback_domain::time::humane;
 use switchback_domain::{ArmStats, Release, ReleaseId, ServiceKey, Weight};
@@ -22,6 +22,8 @@ pub(crate) struct Forecast {
     baseline: ReleaseId,
     steps: Vec<Step>,
     settings: Settings,
+    /// How long times do not count.
+    warm_up: Duration,
 }
 
 impl Forecast {
@@ -35,17 +37,23 @@ impl Forecast {
         let baseline = service.stable()?.release.clone();
         let (steps, replicas) = climb(plan);
         let settings = trials::settings_of(policy, release, replicas)?;
-        Some(Self { service: service.key.clone(), baseline, steps, settings })
+        let warm_up = policy.exact_test.as_ref()?.warm_up;
+        Some(Self { service: service.key.clone(), baseline, steps, settings, warm_up })
+    }
+
+    /// What there is to say without a look at the traffic.
+    pub(crate) fn told_at_once(&self) -> Option<String> {
+        let words = "no step waits at a share of the traffic: the test sees what passes by";
+        self.steps.is_empty().then(|| words.to_owned())
     }
 
     /// In words, by two reports of the data plane.
     pub(crate) fn tell(&self, earlier: &Report, later: &Report, between: Duration) -> Vec<String> {
-        if self.steps.is_empty() {
-            let words = "no step waits at a share of the traffic: the test sees what passes by";
-            return vec![words.to_owned()];
+        if earlier.incarnation != later.incarnation {
+            return vec!["unknown: the data plane began anew meanwhile".to_owned()];
         }
         let requests = self.accepted(later).saturating_sub(self.accepted(earlier));
-        if requests == 0 || earlier.incarnation != later.incarnation {
+        if requests == 0 {
             let looked = humane(LOOK);
             return vec![format!("nothing: no request came within {looked}, and they are needed")];
         }
@@ -63,7 +71,9 @@ impl Forecast {
         let error_rate = baseline.error_rate().unwrap_or_default();
         let (history, steps, settings) = (&baseline.latency, &self.steps, &self.settings);
         let plan = Plan { requests_per_second, error_rate, history, steps, settings };
-        let found = plan.detectable();
+        let compared = after(steps, self.warm_up);
+        let slowdown = Plan { steps: &compared, ..plan }.detectable().slowdown;
+        let found = Detectable { slowdown, ..plan.detectable() };
         let shares = self.steps.iter().map(|step| {
             let (weight, duration) = (step.weight, humane(step.duration));
             format!("{weight} for {duration}")
@@ -126,6 +136,16 @@ fn climb(plan: &[PlanStep]) -> (Vec<Step>, u32) {
     (steps, replicas.unwrap_or_default())
 }
 
+/// The steps without their beginning.
+fn after(steps: &[Step], mut beginning: Duration) -> Vec<Step> {
+    let mut rest = |step: &Step| {
+        let skipped = step.duration.min(beginning);
+        beginning = beginning.saturating_sub(skipped);
+        Step { duration: step.duration.saturating_sub(skipped), weight: step.weight }
+    };
+    steps.iter().map(&mut rest).collect()
+}
+
 /// Two figures, or all of a larger number.
 fn short(number: f64) -> String {
     let decimals = match number {
@@ -155,6 +175,7 @@ mod tests {
             baseline: ReleaseId::from_stored("v1"),
             steps: steps.iter().map(step).collect(),
             settings: Settings::default(),
+            warm_up: Duration::ZERO,
         }
     }
 
@@ -183,7 +204,19 @@ mod tests {
         assert!(unknown.contains("no time is known"), "{unknown}");
         let (none, between) = (Report::default(), LOOK);
         assert!(steps.tell(&none, &none, between)[0].starts_with("nothing: no request"));
-        assert!(forecast(&[]).tell(&none, &none, between)[0].starts_with("no step waits"));
+        let anew = Report { incarnation: "another".to_owned(), ..Report::default() };
+        assert!(steps.tell(&none, &anew, between)[0].starts_with("unknown"));
+        assert!(forecast(&[]).told_at_once().unwrap().starts_with("no step waits"));
+    }
+
+    #[test]
+    fn times_are_not_compared_while_instances_are_warming_up() {
+        let mut short = forecast(&[(5, 12)]);
+        assert!(short.told(1_000.0, &baseline())[2].contains("times as long"));
+        short.warm_up = Duration::from_secs(15);
+        let told = short.told(1_000.0, &baseline());
+        assert!(told[2].starts_with("no slowness"), "{told:?}");
+        assert!(told[1].contains("of its requests failing, or more"), "errors count at once");
     }
 
     #[test]

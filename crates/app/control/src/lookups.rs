@@ -25,6 +25,9 @@ pub(crate) struct Dossier {
     pub(crate) last_seen: Vec<switchback_domain::InstanceReport>,
 }
 
+/// Most milliseconds between an operation's own time and that of its record.
+const TOLD_WITHIN_MS: u64 = 1_000;
+
 impl Driver {
     pub(crate) fn status(&self, environment: Option<&EnvironmentName>) -> Status {
         let states = self.book.services().values();
@@ -170,15 +173,17 @@ impl Driver {
     ) -> Vec<DeedEntry> {
         let (begun, ended) = (summary.started_ms, summary.ended_ms.unwrap_or(u64::MAX));
         let is_told = |deed: &DeedEntry| {
-            let words = format!("{}, by {}", deed.text, deed.by);
-            events.iter().any(|event| event.text.starts_with(&words))
+            let whose = format!(", by {}", deed.by);
+            events.iter().any(|event| {
+                event.at_ms.abs_diff(deed.at_ms) <= TOLD_WITHIN_MS && event.text.contains(&whose)
+            })
         };
-        let since = |deed: &DeedEntry| (begun..=ended).contains(&deed.at_ms) && !is_told(deed);
-        let of_route = views::deeds(service).filter(since);
+        let during = |deed: &DeedEntry| (begun..=ended).contains(&deed.at_ms);
+        let of_route = views::deeds(service).filter(|deed| during(deed) && !is_told(deed));
         let earlier = service.operations.iter().rposition(|one| one.wall_ms < begun);
         let in_force = earlier.filter(|at| service.operations[*at].mode != RouteMode::Serve);
         let in_force = in_force.and_then(|at| views::deeds(service).rev().nth(at));
-        let mut found: Vec<_> = of_route.chain(self.general_deeds().filter(since)).collect();
+        let mut found: Vec<_> = of_route.chain(self.general_deeds().filter(during)).collect();
         found.extend(in_force);
         found.sort_by_key(|deed| deed.at_ms);
         found

@@ -144,8 +144,10 @@ impl Driver {
 
 fn diverted_to_version(service: &Service, version: &Version) -> Result<RouteMode, Problem> {
     let able = |release: &&switchback_domain::ReleaseId| {
-        views::version(service, release).as_ref() == Some(version)
-            && service.pool(release).ready() > 0
+        let pool = service.pool(release);
+        // One that is being stopped gets nothing new.
+        let is_able = pool.desired > 0 && pool.ready() > 0;
+        is_able && views::version(service, release).as_ref() == Some(version)
     };
     let release = service.pools.keys().find(able).cloned().ok_or_else(|| {
         let key = &service.key;

@@ -13,9 +13,11 @@ use crate::service::ServiceConfig;
 use crate::table::{Field, Kind, Table, field, required};
 use crate::value::{Entry, Node, Value, merge};
 
-/// Most services, in all environments together: as many as a control plane was measured with.
+/// Most services in one environment, times the environments: as many as a control plane was measured
+/// with.
 pub const SERVICES_MAX: usize = 10_000;
-/// Most values in all environments together, after defaults were copied into every service.
+/// Most values in one environment after defaults were copied into every service, times the
+/// environments.
 const MERGED_NODES_MAX: usize = 1_000_000;
 
 static SHARED: [Field; 3] = [
@@ -160,7 +162,9 @@ fn is_within_limits(
         if environments > 1 { format!(" in {environments} environments") } else { String::new() };
     if count * environments > SERVICES_MAX {
         let message = format!("{count} services{times} are more than one file can hold");
-        let hint = format!("use at most {SERVICES_MAX} in all, and split the project");
+        let hint = format!(
+            "use at most {SERVICES_MAX}, each counted in every environment, or split the project"
+        );
         reader.report(node, Code::Limit, message, hint);
         return false;
     }

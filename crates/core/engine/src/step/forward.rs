@@ -76,10 +76,13 @@ impl Work {
         }
     }
 
-    /// Whether an operator has the old version get all requests: it is retired when that ends.
+    /// Whether an operator has the old version get all requests, and it is not being stopped yet: it
+    /// is retired when that ends.
     fn is_kept(&self) -> bool {
         let baseline = self.service.rollout.as_ref().and_then(|rollout| rollout.baseline.as_ref());
-        baseline.is_some_and(|baseline| self.service.is_diverted_to(baseline))
+        baseline.is_some_and(|baseline| {
+            self.service.is_diverted_to(baseline) && self.service.pool(baseline).desired > 0
+        })
     }
 
     /// Steps with two halves: begins the second one when the first is over.

@@ -283,14 +283,7 @@ fn a_baseline_that_cannot_come_back_is_stuck_loudly_and_heals_by_itself() {
 
 #[test]
 fn an_old_instance_that_comes_back_when_all_is_stuck_gets_all_traffic() {
-    let mut story = Story::serving(&rolling_of_three());
-    story.deploy("v2", &rolling_of_three());
-    story.way_back(&[]);
-    for (new, old) in [(1, 2), (2, 1)] {
-        story.ready("v2", new);
-        story.acknowledge();
-        story.ready("v1", old);
-    }
+    let mut story = rolled_on_by(2);
     story.abort().unwrap();
     story.see("v1", &[Unready]);
     story.after(60);
