@@ -41,6 +41,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) now: Timestamp,
     /// Whom the data plane serves.
     pub(crate) served: &'a Split<ReleaseId>,
+    /// A version has lent its share to the other one, because it had nobody to answer.
+    pub(crate) is_lent: bool,
     /// Requests of the candidate that the control plane was told of, ever.
     pub(crate) heard: u64,
     /// How many of a thousand requests to the candidate fail in truth.
@@ -409,7 +411,9 @@ fn check_shrinking(moment: &Moment<'_>) -> Result<(), String> {
         let policy = &rollout.request.policy;
         let available = policy.replicas.saturating_sub(policy.max_unavailable);
         let carried = u32::from(weight.basis_points()) * available / 10_000;
-        if shrinks && rollout.baseline.as_ref() == Some(release) && pool.desired < carried {
+        // What was lent goes back with the next table, and nothing stops before that.
+        let is_baseline = rollout.baseline.as_ref() == Some(release);
+        if shrinks && is_baseline && pool.desired < carried && !moment.is_lent {
             return Err(format!("{release} shrinks to {} at {weight}", pool.desired));
         }
     }

@@ -21,6 +21,8 @@ pub(crate) struct Seen {
     oracle: Oracle,
     /// Whom the data plane serves.
     pub(crate) served: Split<ReleaseId>,
+    /// A version has lent its share to the other one, because it had nobody to answer.
+    pub(crate) is_lent: bool,
     /// Requests that the control plane was told of, by version, since the simulation began.
     pub(crate) heard: BTreeMap<ReleaseId, u64>,
     /// Requests that fail in truth, in per mille, by version.
@@ -32,6 +34,7 @@ impl Default for Seen {
         Self {
             oracle: Oracle::default(),
             served: Split::none(),
+            is_lent: false,
             heard: BTreeMap::new(),
             errors: BTreeMap::new(),
         }
@@ -115,9 +118,9 @@ impl Witness {
         let of = |map: &BTreeMap<ReleaseId, u64>| {
             candidate.as_ref().and_then(|id| map.get(id)).copied().unwrap_or(0)
         };
-        let (heard, served) = (of(&seen.heard), seen.served.clone());
+        let (heard, served, is_lent) = (of(&seen.heard), seen.served.clone(), seen.is_lent);
         let errors = candidate.as_ref().and_then(|id| seen.errors.get(id)).copied().unwrap_or(0);
-        let moment = Moment { before, event, next, now, served: &served, heard, errors };
+        let moment = Moment { before, event, next, now, served: &served, is_lent, heard, errors };
         seen.oracle.check(&moment)?;
         if !self.trace.events.is_multiple_of(ASK_AGAIN_EVERY) {
             return Ok(());

@@ -263,8 +263,11 @@ impl Simulation {
     fn note_figures(&mut self, report: &Report) {
         let Some(life) = &mut self.life else { return };
         let mut witness = self.witness.get();
+        // What a report leaves out begins at nothing again.
+        let known = std::mem::take(&mut life.figures);
         for arm in &report.arms {
-            let known = life.figures.insert(arm.arm.clone(), arm.stats.clone()).unwrap_or_default();
+            life.figures.insert(arm.arm.clone(), arm.stats.clone());
+            let known = known.get(&arm.arm).cloned().unwrap_or_default();
             let more = arm.stats.since(&known).finished();
             let heard = &mut witness.seen(&arm.arm.service).heard;
             *heard.entry(arm.arm.release.clone()).or_default() += more;
@@ -348,6 +351,9 @@ impl Simulation {
         let Some((former, waiting)) = self.frozen.take() else { return };
         let (number, epoch) = (former.number, former.control.epoch());
         self.line(|| format!("*** life {number} goes on"));
+        // A successor may have died amid its first write: whoever writes next does so after the
+        // last whole frame.
+        drop(self.disk.open(number));
         let heir = self.life.replace(former);
         let dead = self.dead.take();
         for news in waiting {

@@ -163,7 +163,11 @@ impl Simulation {
                     self.fail(format!("{weight} to {release}, none of which was ever ready"));
                 }
             }
-            self.witness.get().seen(key).served = split;
+            let mut of_service = self.plane.table.arms.iter().filter(|arm| arm.id.service == *key);
+            let is_lent = of_service.any(|arm| arm.endpoints.is_empty());
+            let mut witness = self.witness.get();
+            let seen = witness.seen(key);
+            (seen.served, seen.is_lent) = (split, is_lent);
         }
     }
 
