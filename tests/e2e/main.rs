@@ -14,6 +14,7 @@ mod exact;
 mod examples;
 mod faults;
 mod metrics;
+mod older_journal;
 mod operations;
 mod printed;
 mod process;

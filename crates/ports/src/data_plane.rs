@@ -236,6 +236,9 @@ pub trait DataPlane: Send + Sync {
         Ok(())
     }
 
+    /// The newest table that it took, in whatever life; an empty one if it never had any.
+    async fn serving(&self) -> Result<Table, Error>;
+
     /// What it counts now.
     async fn report(&self) -> Result<Report, Error>;
 

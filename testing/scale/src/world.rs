@@ -135,6 +135,11 @@ impl DataPlane for SimulatedDataPlane {
         Ok(given)
     }
 
+    async fn serving(&self) -> Result<Table, data_plane::Error> {
+        let generation = locked(&self.0).report.generation;
+        Ok(Table { generation, ..Table::default() })
+    }
+
     async fn report(&self) -> Result<Report, data_plane::Error> {
         Ok(locked(&self.0).report.clone())
     }

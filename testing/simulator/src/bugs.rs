@@ -63,6 +63,7 @@ pub const BUGS: &[Bug] = &[
     ("on-its-way-forgotten", "forgets the table that is on its way when it stops instances"),
     ("old-figures-taken", "takes old figures for proof that nothing is on its way"),
     ("weights-not-compared", "publishes only when instances change"),
+    ("older-journal-believed", "takes what an older copy of the journal says for what there is"),
     ("any-answer-taken", "takes any answer for one about the table that is on its way"),
     ("generation-kept", "publishes another table under the same generation"),
     ("stopped-while-served", "stops instances that the data plane still serves"),

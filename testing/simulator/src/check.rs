@@ -81,6 +81,16 @@ impl Oracle {
         self.accepted.iter().filter(|id| !self.ended.contains_key(id)).copied().collect()
     }
 
+    /// Learns from what was checked once before.
+    pub(crate) fn recall(&mut self, moment: &Moment<'_>) {
+        self.learn(moment);
+        self.heard_before = self.heard_next.take().unwrap_or(self.heard_before);
+        self.began = self.began_next.take().unwrap_or(self.began);
+        for ended in moment.next.service.ended.iter().skip(moment.before.ended.len()) {
+            self.ended.insert(ended.rollout.request.id, 1);
+        }
+    }
+
     fn learn(&mut self, moment: &Moment<'_>) {
         let active = moment.before.rollout.as_ref().map(|rollout| rollout.request.id);
         if self.rollout != active {

@@ -82,6 +82,25 @@ impl Disk {
         tail - kept
     }
 
+    /// How long the log was at each of its moments, from the first.
+    pub(crate) fn copies(&self) -> Vec<usize> {
+        let platter = self.get();
+        let (mut ends, mut index) = (vec![0], Index::default());
+        while let Some(end) = index.take_frame(&platter.bytes, ends[ends.len() - 1]) {
+            ends.push(end);
+        }
+        ends
+    }
+
+    /// Somebody puts a copy of this length in the log's place.
+    pub(crate) fn restore(&self, length: usize) {
+        let mut platter = self.get();
+        platter.bytes.truncate(length);
+        let (index, end) = Index::of(&platter.bytes);
+        platter.synced = end;
+        (platter.epoch, platter.acknowledged) = (index.epoch, index.records.len());
+    }
+
     /// Has the next readers see records of a newer build, or not any more.
     pub(crate) fn pretend_newer(&self, is_newer: bool) {
         self.get().is_newer = is_newer;

@@ -35,6 +35,8 @@ faults! {
     Freeze = 10,
     /// Somebody starts an older binary on the journal of a newer one.
     OlderBinary = 300,
+    /// Somebody puts an older copy of the journal in its place before the control plane starts.
+    OlderJournal = 40,
     /// The disk is full.
     DiskFull = 40,
     /// A write fails and nothing was written.

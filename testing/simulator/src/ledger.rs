@@ -109,6 +109,11 @@ impl Ledger {
         }
     }
 
+    /// Of what was counted until now, nobody may know.
+    pub(crate) fn distrust(&mut self) {
+        self.totals.values_mut().for_each(|total| total.is_lossy = true);
+    }
+
     /// What was counted after a cursor: everything that is kept, if it is of another life than
     /// this one.
     pub(crate) fn read(&self, incarnation: String, cursor: &Cursor, now: Timestamp) -> Batches {

@@ -5,6 +5,7 @@
 mod lives;
 mod orders;
 mod people;
+mod restoring;
 mod script;
 mod settled;
 
@@ -28,6 +29,7 @@ use crate::runtime::Runtime;
 use crate::trace::{Failure, Trace};
 use crate::witness::Shared;
 use lives::{Dead, Life};
+use restoring::Restored;
 pub use script::{play, record_golden};
 
 /// After the last fault, everything has to be settled within this time.
@@ -107,6 +109,10 @@ pub(crate) struct Simulation {
     resumed: BTreeSet<RolloutId>,
     /// Versions of which an instance was ever told to be ready.
     ever_ready: BTreeSet<(ServiceKey, ReleaseId)>,
+    /// How long the journal was when somebody copied it.
+    copied: usize,
+    /// An older copy of the journal was put in its place.
+    restored: Option<Restored>,
 }
 
 impl Simulation {
@@ -157,6 +163,8 @@ impl Simulation {
             look_every: random.between(1_500, 4_000),
             resumed: BTreeSet::new(),
             ever_ready: BTreeSet::new(),
+            copied: 0,
+            restored: None,
             random,
         }
     }
@@ -191,8 +199,12 @@ impl Simulation {
         Err(format!("happenings without end: {}", self.unsettled()))
     }
 
+    fn since_boot(&self) -> Duration {
+        self.time.since(self.booted_at) + self.ahead
+    }
+
     fn set_clocks(&self) {
-        let since_boot = self.time.since(self.booted_at) + self.ahead;
+        let since_boot = self.since_boot();
         Headless::set_clocks(Reading {
             boot: self.boots.to_string(),
             since_boot_ms: u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX),

@@ -65,6 +65,8 @@ pub const SOMETIMES: &[Mark] = &[
     ("figures", "stood still"),
     ("hook", "failed"),
     ("hook", "said nothing in time"),
+    ("journal", "an older copy was gone on from"),
+    ("journal", "an older copy was restored"),
     ("journal", "an event was written that nobody was told of"),
     ("leaders", "nobody had taken over"),
     ("leaders", "the former one found out"),

@@ -86,6 +86,29 @@ impl Witness {
         self.services.values().flat_map(|seen| seen.oracle.open()).collect()
     }
 
+    /// An older copy of the journal was restored: what it does not know has not happened.
+    pub(crate) fn forget(&mut self) {
+        for seen in self.services.values_mut() {
+            (seen.oracle, seen.served) = (Oracle::default(), Split::none());
+        }
+        self.last = Timestamp::default();
+    }
+
+    /// An event that the copy knows was seen once before.
+    pub(crate) fn recall(
+        &mut self,
+        before: &Service,
+        event: &Event,
+        next: &Transition,
+        now: Timestamp,
+    ) {
+        let served = Split::none();
+        let (served, is_lent, heard, errors) = (&served, false, 0, 0);
+        let moment = Moment { before, event, next, now, served, is_lent, heard, errors };
+        self.seen(&before.key).oracle.recall(&moment);
+        self.last = now;
+    }
+
     /// An event was written.
     pub(crate) fn see(
         &mut self,

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// A table is written to disk and acknowledged by every worker, which may take 5 s.
 const PUBLISH_MAX: Duration = Duration::from_secs(15);
-/// A report of 10,000 versions takes about 10 MB.
+/// A report of 10,000 versions, or a table of as many routes, takes about 10 MB.
 const LIMITS: Limits = Limits {
     head_bytes_max: 256 * 1024,
     body_bytes_max: 64 * 1024 * 1024,

@@ -161,6 +161,10 @@ impl DataPlane for ProxyDataPlane {
         }
     }
 
+    async fn serving(&self) -> Result<Table, PortError> {
+        client::get(&self.socket, "/v1/table").await.map_err(PortError::Unavailable)
+    }
+
     async fn report(&self) -> Result<Report, PortError> {
         client::get(&self.socket, "/v1/report").await.map_err(PortError::Unavailable)
     }

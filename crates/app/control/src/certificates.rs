@@ -17,7 +17,7 @@ use switchback_resilience::{Failures, Validity, order_due};
 use crate::clock;
 use crate::driver::{Driver, Links};
 use crate::hands::Handle;
-use crate::record::Deed;
+use crate::record::{Deed, ITSELF};
 
 /// Between two looks at what is wanted and due: files and configurations change, and so may the
 /// wall clock.
@@ -25,8 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the data plane may take to answer an authority.
 const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 const SHOWN_LOOK: Duration = Duration::from_millis(5);
-/// Who orders, in the audit.
-const ITSELF: &str = "switchback";
 
 /// How far an order is.
 #[derive(Debug, Clone, PartialEq, Eq)]

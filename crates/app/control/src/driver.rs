@@ -8,14 +8,13 @@ use std::time::Duration;
 use switchback_domain::metric::Answer;
 use switchback_domain::probe::ProbeResult;
 use switchback_domain::{
-    ArmStats, Epoch, Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp, with_causes,
+    ArmStats, Generation, InstanceHealth, InstanceId, ServiceKey, Timestamp, with_causes,
 };
 use switchback_engine::{EventKind, RolloutId};
 use switchback_ports::data_plane::{self, Batches, Report};
 use switchback_ports::runtime::{self, Instance, Usage};
 use switchback_ports::{
-    Certificates as CertificatesPort, DataPlane, Metrics, Prober, Runtime, Supervision,
-    crash_point, journal,
+    Certificates as CertificatesPort, DataPlane, Metrics, Prober, Runtime, Supervision, crash_point,
 };
 use switchback_routing::Table;
 
@@ -27,6 +26,7 @@ use crate::exact::Exact;
 use crate::fleet::Fleet;
 use crate::judging::{Tally, Trial};
 use crate::metrics::MetricId;
+use crate::older_journal::Found;
 use crate::order::Order;
 use crate::traffic::{Publisher, Shifts};
 use crate::vitals::{Advice, ProbeRole};
@@ -62,6 +62,8 @@ pub(crate) enum Message {
     Stopped(InstanceId, bool),
     /// A publication ended.
     Published(Table, Shifts, Result<Generation, data_plane::Error>),
+    /// What the data plane serves when this life begins, if it tells.
+    Met(Option<Box<Table>>),
     /// The data plane's figures.
     Reported(Result<Report, data_plane::Error>),
     /// What the data plane counted of rollouts' requests.
@@ -119,6 +121,8 @@ pub(crate) struct Driver {
     pub(crate) data_plane_pid: Option<u32>,
     pub(crate) data_plane_error: Option<String>,
     pub(crate) runtime_error: Option<String>,
+    /// What was served when this life began.
+    pub(crate) found: Option<Found>,
     pub(crate) trials: HashMap<ServiceKey, Trial>,
     pub(crate) exacts: BTreeMap<ServiceKey, Exact>,
     /// The baseline of a rollout, by its last figures before the candidate got requests.
@@ -154,6 +158,7 @@ impl Driver {
             data_plane_pid: None,
             data_plane_error: None,
             runtime_error: None,
+            found: None,
             trials: HashMap::new(),
             exacts: BTreeMap::new(),
             before: BTreeMap::new(),
@@ -195,6 +200,7 @@ impl Driver {
                 crash_point("told of a publication");
                 self.published(table, &shifts, result);
             }
+            Message::Met(found) => self.meet(found),
             Message::Reported(result) => self.reported(result),
             Message::Counted(batches) => self.counted(&batches),
             Message::Supervised(result) => match result {
@@ -318,16 +324,6 @@ impl Driver {
                 reason: Some(why.to_owned()),
             };
             self.apply(&key, EventKind::Commanded(command));
-        }
-    }
-
-    /// A neighbour has seen a later epoch than ours. If the journal is still ours, its memory is
-    /// better than the journal's (which was lost, or restored from a copy): go beyond it.
-    fn overtake(&mut self, seen: Epoch) {
-        match self.book.overtake(seen) {
-            Ok(epoch) => self.publisher.begin(epoch),
-            Err(journal::Error::Fenced { .. }) => self.fenced = true,
-            Err(_) => {}
         }
     }
 

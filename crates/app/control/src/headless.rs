@@ -160,6 +160,11 @@ impl Headless {
         self.driver.take_in(Message::Published(table, shifts, result));
     }
 
+    /// What the data plane serves when this life begins.
+    pub fn met(&mut self, found: Table) {
+        self.driver.take_in(Message::Met(Some(Box::new(found))));
+    }
+
     /// The data plane's figures.
     pub fn reported(&mut self, report: Result<Report, data_plane::Error>) {
         self.driver.take_in(Message::Reported(report));

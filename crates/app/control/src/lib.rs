@@ -20,6 +20,7 @@ mod judging;
 mod lock;
 mod lookups;
 mod metrics;
+mod older_journal;
 mod operations;
 mod order;
 mod problem;

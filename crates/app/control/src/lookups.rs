@@ -54,6 +54,12 @@ impl Driver {
         if let Some(why) = &self.runtime_error {
             return Some(format!("instances cannot be listed: {why}"));
         }
+        if let Some(key) = self.found.as_ref().and_then(|found| found.spared.as_ref()) {
+            return Some(format!(
+                "{key} is served by instances of which the journal knows nothing; all that serves \
+                 stays until those that it wants are ready"
+            ));
+        }
         let broken = self.book.violation_count();
         (broken > 0).then(|| format!("{broken} broken invariants; please report this"))
     }

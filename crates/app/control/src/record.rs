@@ -24,6 +24,9 @@ const DEED: &str = "deed";
 /// Scope of records about what was done to the whole: no state follows from them.
 pub(crate) const DEEDS: &str = "deeds";
 
+/// Who does what nobody asked for, in the audit.
+pub(crate) const ITSELF: &str = "switchback";
+
 /// Why a record could not be understood.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

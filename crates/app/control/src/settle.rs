@@ -201,6 +201,9 @@ impl Driver {
     /// Publishes what is wanted. Says whether the engine learned of an acknowledgement.
     fn settle_traffic(&mut self) -> bool {
         self.note_changed();
+        if !self.may_publish() {
+            return false;
+        }
         match self.publisher.next(self.book.services()) {
             Next::Wait => false,
             Next::Served(shifts) => {

@@ -30,6 +30,19 @@ impl Part {
     }
 }
 
+/// Whether each version that the service's requests would go to has somebody who answers. Nobody
+/// would get any where there is no route.
+pub(crate) fn is_answered(service: &Service, answers: impl Fn(&InstanceId) -> bool) -> bool {
+    let part = Part::of(service);
+    let has_somebody = |release: &ReleaseId| {
+        let mut arms = part.arms.iter().filter(|arm| arm.id.release == *release);
+        arms.any(|arm| arm.endpoints.iter().any(|endpoint| answers(&endpoint.instance)))
+    };
+    let Some(route) = &part.route else { return true };
+    let shares = route.split.shares();
+    !shares.is_empty() && shares.iter().all(|(release, _)| has_somebody(release))
+}
+
 /// The table made of these parts.
 pub(crate) fn assemble<'a>(parts: impl Iterator<Item = &'a Part>, generation: Generation) -> Table {
     let mut table = Table { generation, ..Table::default() };

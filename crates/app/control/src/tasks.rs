@@ -66,7 +66,7 @@ pub(crate) async fn watch_data_plane(
     handle: Handle,
     mut wanted: watch::Receiver<bool>,
 ) {
-    let mut running = false;
+    let (mut running, mut is_met) = (false, false);
     // A control plane that begins reads all there is: what it knows, it recognises.
     let mut read = Cursor::default();
     while *wanted.borrow() {
@@ -81,8 +81,14 @@ pub(crate) async fn watch_data_plane(
                 handle.send(Message::Counted(batches)).await;
             }
         }
+        let found = if is_met { None } else { links.data_plane.serving().await.ok() };
         let reported = links.data_plane.report().await;
         running &= reported.is_ok();
+        if !is_met && (found.is_some() || running) {
+            // One that does not tell, although it reports, is an older build's.
+            handle.send(Message::Met(found.map(Box::new))).await;
+            is_met = true;
+        }
         handle.send(Message::Reported(reported)).await;
         // Whoever does not want it any more waits for this to end.
         let _ = tokio::time::timeout(REPORT_EVERY, wanted.changed()).await;

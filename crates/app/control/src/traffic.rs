@@ -42,6 +42,8 @@ pub(crate) struct Publisher {
     on_its_way: Option<HashSet<InstanceId>>,
     failed: Option<(String, Instant)>,
     incarnation: Option<String>,
+    /// A table of this life was in force.
+    has_served: bool,
     /// The directory of ordered certificates, as a table names it.
     certificates: String,
     /// What authorities are answered who ask whether a name leads here.
@@ -83,12 +85,18 @@ impl Publisher {
             on_its_way: None,
             failed: None,
             incarnation: None,
+            has_served: false,
         }
     }
 
     /// Goes on in a later epoch.
     pub(crate) fn begin(&mut self, epoch: Epoch) {
         self.epoch = epoch;
+    }
+
+    /// Whether a table of this life is in force or on its way to be.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_served || self.on_its_way.is_some()
     }
 
     /// The states of these services have changed.
@@ -158,6 +166,7 @@ impl Publisher {
         self.failed = result.as_ref().err().map(|error| (error.to_string(), now));
         match result {
             Ok(_) => {
+                self.has_served = true;
                 let fits = is_newest.then_some(self.sent);
                 self.served = Some(Served { table, fits, instances, since: now });
             }

@@ -1,6 +1,7 @@
 //! The admin socket: HTTP/1.1 on a Unix socket that only the owner may open.
 //!
-//! `PUT /v1/table`, `PUT /v1/check`, `GET /v1/report`, `GET /v1/batches?of=INCARNATION&after=PLACE`, `GET /v1/health`, `GET /metrics`, `POST /v1/stop`.
+//! `PUT /v1/table`, `GET /v1/table`, `PUT /v1/check`, `GET /v1/report`,
+//! `GET /v1/batches?of=INCARNATION&after=PLACE`, `GET /v1/health`, `GET /metrics`, `POST /v1/stop`.
 
 use std::convert::Infallible;
 use std::fs;
@@ -110,6 +111,7 @@ impl Admin {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::PUT, "/v1/table") => self.publish(request).await,
+            (&Method::GET, "/v1/table") => json(StatusCode::OK, &self.shared.table.load().table),
             (&Method::PUT, "/v1/check") => self.check(request).await,
             (&Method::GET, "/v1/report") => json(StatusCode::OK, &self.plane.report()),
             (&Method::GET, "/v1/batches") => {

@@ -90,6 +90,7 @@ async fn starts_empty(data_plane: &dyn DataPlane) {
     assert_eq!(report.generation, Generation::default(), "no table yet");
     assert!(report.arms.is_empty() && report.listeners.is_empty());
     assert!(!report.incarnation.is_empty());
+    assert_eq!(data_plane.serving().await.ok(), Some(Table::default()));
     for cursor in [Cursor::default(), Cursor { incarnation: "elsewhere".to_owned(), place: 9 }] {
         match data_plane.batches(&cursor).await {
             Ok(none) => {
@@ -107,6 +108,7 @@ async fn takes_a_table(data_plane: &dyn DataPlane, addresses: Addresses) -> Tabl
     let table = sample_table(Generation::first(Epoch(3)), addresses.first, arms);
     let generation = data_plane.publish(&table).await;
     assert_eq!(generation.ok(), Some(table.generation));
+    assert_eq!(data_plane.serving().await.ok(), Some(table.clone()));
     let report = report(data_plane).await;
     assert_eq!(report.generation, table.generation);
     assert_eq!(listening(&report), [addresses.first]);
@@ -139,6 +141,7 @@ async fn refuses_what_is_older_or_another(
     let another = sample_table(table.generation, addresses.second, vec![sample_arm("v9", &[])]);
     let answer = data_plane.publish(&another).await;
     assert!(matches!(answer, Err(Error::Refused(_))), "same number, other table: {answer:?}");
+    assert_eq!(data_plane.serving().await.ok().as_ref(), Some(table));
     assert_eq!(report(data_plane).await, before);
 }
 

@@ -186,6 +186,12 @@ impl DataPlane for FakeDataPlane {
         state.publish(table)
     }
 
+    async fn serving(&self) -> Result<Table, Error> {
+        let state = self.state();
+        state.available()?;
+        Ok(state.table.clone())
+    }
+
     async fn report(&self) -> Result<Report, Error> {
         let state = self.state();
         state.available()?;

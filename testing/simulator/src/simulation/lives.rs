@@ -10,7 +10,7 @@ use switchback_domain::strategy::FailureAction;
 use switchback_domain::{
     ArmStats, EnvironmentName, InstanceHealth, InstanceId, ProjectName, ServiceKey, Timestamp,
 };
-use switchback_engine::{Event, Service, step};
+use switchback_engine::{Event, Service, Transition, step};
 use switchback_ports::data_plane::{self, Cursor, Report, TrialId};
 use switchback_ports::journal::{Journal, Record};
 use switchback_ports::runtime::Instance;
@@ -20,6 +20,7 @@ use super::Simulation;
 use crate::agenda::{Happening, News};
 use crate::faults::Fault;
 use crate::nature::Condition;
+use crate::witness::Witness;
 
 /// Time between two looks while nothing is under way.
 const CALM_LOOK: (u32, u32) = (30_000, 90_000);
@@ -30,6 +31,8 @@ pub(super) struct Life {
     pub(super) control: Headless,
     /// The runtime has turned its predecessors away.
     in_charge: bool,
+    /// It knows what the data plane served when it began.
+    is_met: bool,
     /// Instances it asks how they do; the number of the next time it will.
     pub(super) probing: BTreeMap<InstanceId, u64>,
     /// When it looks next, and that look's number.
@@ -43,10 +46,10 @@ pub(super) struct Life {
 
 /// What is known of a life that ended.
 pub(super) struct Dead {
-    states: States,
+    pub(super) states: States,
 }
 
-type States = BTreeMap<ServiceKey, Arc<Service>>;
+pub(super) type States = BTreeMap<ServiceKey, Arc<Service>>;
 
 impl Simulation {
     /// Something for a life of the control plane.
@@ -193,6 +196,7 @@ impl Simulation {
 
     /// Tells what the runtime lists, or listed a while ago.
     fn list(&mut self, stale: Option<Vec<Instance>>) {
+        self.meet_plane();
         let Some(life) = &mut self.life else { return };
         if !life.in_charge {
             let taken = self.runtime.admit(life.control.generation());
@@ -206,6 +210,7 @@ impl Simulation {
 
     fn report(&mut self) {
         self.count_requests();
+        self.meet_plane();
         let is_silent = self.time < self.silent_until.max(self.outage_until);
         let report = self.plane.report(self.time);
         if is_silent {
@@ -215,6 +220,15 @@ impl Simulation {
         self.note_figures(&report);
         self.read_batches();
         self.control(|control| control.reported(Ok(report)));
+    }
+
+    /// A life asks once what is served, as soon as it is answered.
+    fn meet_plane(&mut self) {
+        let Some(life) = self.life.as_mut().filter(|life| !life.is_met) else { return };
+        if self.time >= self.outage_until {
+            life.control.met(self.plane.table.clone());
+            life.is_met = true;
+        }
     }
 
     /// What was counted for exact tests: each request counts once, whatever happened meanwhile.
@@ -378,6 +392,12 @@ impl Simulation {
         if self.life.is_some() {
             return;
         }
+        if self.lives > 0
+            && self.frozen.is_none()
+            && self.strikes(Fault::OlderJournal, "journal", "an older copy was restored")
+        {
+            self.restore_any();
+        }
         self.lives += 1;
         let number = self.lives;
         if self.strikes(Fault::OlderBinary, "binary", "an older one refused the journal") {
@@ -424,6 +444,7 @@ impl Simulation {
                 self.fail("the journal replays to another state");
             }
         }
+        self.note_strangers();
         let witness = self.witness.clone();
         control.watch(move |before, event, next, now| {
             witness.get().see(before, event, next, now);
@@ -432,6 +453,7 @@ impl Simulation {
             number,
             control,
             in_charge: false,
+            is_met: false,
             probing: BTreeMap::new(),
             next_look: None,
             looks: 0,
@@ -443,7 +465,20 @@ impl Simulation {
     }
 
     /// What was written without anybody being told so counts all the same.
-    fn catch_up(&mut self, mut states: States, written: &[Record]) -> States {
+    fn catch_up(&mut self, states: States, written: &[Record]) -> States {
+        self.follow(states, written, |witness, before, event, next, now| {
+            witness.trace.mark("journal", "an event was written that nobody was told of");
+            witness.see(before, event, next, now);
+        })
+    }
+
+    /// Goes through what was written, and tells the witness of it.
+    pub(super) fn follow(
+        &mut self,
+        mut states: States,
+        written: &[Record],
+        tell: impl Fn(&mut Witness, &Service, &Event, &Transition, Timestamp),
+    ) -> States {
         for record in written.iter().filter(|record| record.content.kind == "event") {
             let Ok(event) = serde_json::from_slice::<Event>(&record.content.body) else {
                 self.fail("an event cannot be read back");
@@ -455,8 +490,7 @@ impl Simulation {
             let before = before.unwrap_or_else(|| Arc::new(Service::new(key.clone())));
             match step(&before, &event, record.content.at) {
                 Ok(next) => {
-                    self.mark("journal", "an event was written that nobody was told of");
-                    self.witness.get().see(&before, &event, &next, record.content.at);
+                    tell(&mut self.witness.get(), &before, &event, &next, record.content.at);
                     states.insert(key, Arc::new(next.service));
                 }
                 Err(refusal) => self.fail(format!("an event was written and refused: {refusal}")),

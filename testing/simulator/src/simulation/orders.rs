@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use switchback_control::{MetricId, Order, Shifts};
 use switchback_domain::metric::Answer;
-use switchback_domain::{Generation, InstanceId, ReleaseId, ServiceKey, Timestamp};
+use switchback_domain::{Generation, InstanceId, ReleaseId, ServiceKey, Split, Timestamp};
 use switchback_ports::data_plane;
 use switchback_ports::runtime::{self, InstanceSpec, Usage};
 use switchback_routing::Table;
@@ -114,6 +114,9 @@ impl Simulation {
     /// Whether somebody still waits for what an order comes to. Without, the order may have been
     /// lost with its sender, or not.
     fn is_carried_out(&mut self, life: u64) -> bool {
+        if self.is_past(life) {
+            return false;
+        }
         let is_alive = self.life.as_ref().is_some_and(|found| found.number == life)
             || self.frozen.as_ref().is_some_and(|(found, _)| found.number == life);
         is_alive || self.random.chance(500)
@@ -128,11 +131,17 @@ impl Simulation {
             return self.answer(1_000, 5_000, life, news);
         }
         self.count_requests();
+        let was = self.is_foreign().then(|| self.plane.table.clone());
         let random = &mut self.random;
         let result = self.plane.receive(&table, self.time, || random.millis(0, 9_000));
         self.line(|| format!("    table {} arrives: {result:?}", table.generation));
         match &result {
-            Ok(()) => self.note_served(),
+            Ok(()) => {
+                if let Some(was) = was {
+                    self.check_taken_over(life, &was);
+                }
+                self.note_served();
+            }
             Err(data_plane::Error::Fenced { .. }) => {
                 self.mark("data plane", "refused an older table");
             }
@@ -155,7 +164,7 @@ impl Simulation {
         if let Some(what) = self.plane.fault_of_table() {
             self.fail(what);
         }
-        let keys = self.keys.clone();
+        let (keys, is_foreign) = (self.keys.clone(), self.is_foreign());
         for key in &keys {
             let split = self.plane.split(key);
             for (release, weight) in split.shares() {
@@ -167,6 +176,8 @@ impl Simulation {
             let is_lent = of_service.any(|arm| arm.endpoints.is_empty());
             let mut witness = self.witness.get();
             let seen = witness.seen(key);
+            // What nobody knows of is no reason to leave instances alone: their stops are checked.
+            let split = if is_foreign { Split::none() } else { split };
             (seen.served, seen.is_lent) = (split, is_lent);
         }
     }

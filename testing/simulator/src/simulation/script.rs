@@ -107,6 +107,9 @@ impl Simulation {
             ["kill", id] => self.hit(id, Condition::Exited)?,
             ["lose", id] => self.hit(id, Condition::Lost)?,
             ["crash"] => self.crash_now(),
+            ["back", "up"] => self.copied = self.disk.copies().pop().unwrap_or(0),
+            ["restore"] if self.life.is_none() => self.restore(self.copied),
+            ["restore"] => return Err("crash first".to_owned()),
             ["freeze"] => self.freeze(),
             ["reboot"] => self.reboot(),
             ["plane", "restarts"] => {
