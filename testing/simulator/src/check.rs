@@ -261,6 +261,13 @@ fn check_words(moment: &Moment<'_>) -> Result<(), String> {
         return Ok(());
     };
     let after = &moment.next.service;
+    let is_same = after.rollout.as_ref().filter(|is| is.request.id == was.request.id);
+    let paused = is_same.and_then(|is| is.paused.as_ref()).filter(|_| was.paused.is_some());
+    // What a deadline says, by its words.
+    let overdue = [" ready after ", "no verdict after ", " made no progress for "];
+    if paused.is_some_and(|paused| overdue.iter().any(|words| paused.reason.contains(words))) {
+        return Err("a word was given and a deadline paused it again".to_owned());
+    }
     let ended = after.ended.iter().skip(moment.before.ended.len()).map(|ended| &ended.rollout);
     let cause = after.rollout.iter().chain(ended).find(|is| is.request.id == was.request.id);
     match cause.and_then(|rollout| rollout.cause.as_ref()).map(|cause| cause.kind) {

@@ -53,6 +53,8 @@ faults! {
     TableTwice = 300,
     /// The data plane's answer is lost.
     AnswerLost = 300,
+    /// It is told once more, later.
+    AnswerTwice = 200,
     /// The data plane cannot be reached for minutes.
     Outage = 30,
     /// The data plane dies and serves on with what it saved.

@@ -1,7 +1,7 @@
 //! What the simulated data plane counts of rollouts' requests for their exact tests, batch by batch,
 //! and what a test may have counted of it at most.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use switchback_analysis::ArmBatch;
 use switchback_domain::{Histogram, Timestamp, Weight};
@@ -109,9 +109,10 @@ impl Ledger {
         }
     }
 
-    /// Of what was counted until now, nobody may know.
-    pub(crate) fn distrust(&mut self) {
-        self.totals.values_mut().for_each(|total| total.is_lossy = true);
+    /// Of what was counted until now for other rollouts than these, nobody may know.
+    pub(crate) fn distrust_all_but(&mut self, known: &BTreeSet<String>) {
+        let others = self.totals.iter_mut().filter(|(trial, _)| !known.contains(&trial.salt));
+        others.for_each(|(_, total)| total.is_lossy = true);
     }
 
     /// What was counted after a cursor: everything that is kept, if it is of another life than

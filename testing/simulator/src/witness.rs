@@ -102,8 +102,10 @@ impl Witness {
         next: &Transition,
         now: Timestamp,
     ) {
-        let served = Split::none();
-        let (served, is_lent, heard, errors) = (&served, false, 0, 0);
+        let (served, is_lent, errors) = (&Split::none(), false, 0);
+        let candidate = next.service.rollout.as_ref().map(|rollout| rollout.candidate().clone());
+        let heard = &self.seen(&before.key).heard;
+        let heard = candidate.and_then(|release| heard.get(&release)).copied().unwrap_or(0);
         let moment = Moment { before, event, next, now, served, is_lent, heard, errors };
         self.seen(&before.key).oracle.recall(&moment);
         self.last = now;

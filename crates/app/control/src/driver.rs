@@ -122,7 +122,7 @@ pub(crate) struct Driver {
     pub(crate) data_plane_error: Option<String>,
     pub(crate) runtime_error: Option<String>,
     /// What was served when this life began.
-    pub(crate) found: Option<Found>,
+    pub(crate) found: Found,
     pub(crate) trials: HashMap<ServiceKey, Trial>,
     pub(crate) exacts: BTreeMap<ServiceKey, Exact>,
     /// The baseline of a rollout, by its last figures before the candidate got requests.
@@ -158,7 +158,7 @@ impl Driver {
             data_plane_pid: None,
             data_plane_error: None,
             runtime_error: None,
-            found: None,
+            found: Found::default(),
             trials: HashMap::new(),
             exacts: BTreeMap::new(),
             before: BTreeMap::new(),
@@ -293,6 +293,7 @@ impl Driver {
         result: Result<Generation, data_plane::Error>,
     ) {
         if self.publisher.published(table, &result) {
+            self.took_over();
             self.acknowledge(shifts);
             return;
         }

@@ -54,12 +54,6 @@ impl Driver {
         if let Some(why) = &self.runtime_error {
             return Some(format!("instances cannot be listed: {why}"));
         }
-        if let Some(key) = self.found.as_ref().and_then(|found| found.spared.as_ref()) {
-            return Some(format!(
-                "{key} is served by instances of which the journal knows nothing; all that serves \
-                 stays until those that it wants are ready"
-            ));
-        }
         let broken = self.book.violation_count();
         (broken > 0).then(|| format!("{broken} broken invariants; please report this"))
     }
@@ -78,12 +72,20 @@ impl Driver {
                 .data_plane_error
                 .clone()
                 .or_else(|| self.publisher.error().map(ToOwned::to_owned))
-                .or(not_listening),
+                .or(not_listening)
+                .or_else(|| self.sparing()),
             listening: report.map_or_else(Vec::new, |report| {
                 let good = report.listeners.iter().filter(|listener| listener.error.is_none());
                 good.map(|listener| listener.address.to_string()).collect()
             }),
         }
+    }
+
+    fn sparing(&self) -> Option<String> {
+        let (key, _) = self.publisher.spared().first_key_value()?;
+        Some(format!(
+            "{key} keeps what an earlier life served until what the journal wants is ready"
+        ))
     }
 
     fn service_status(&self, service: &Service) -> switchback_api::ServiceStatus {

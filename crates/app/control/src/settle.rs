@@ -201,9 +201,10 @@ impl Driver {
     /// Publishes what is wanted. Says whether the engine learned of an acknowledgement.
     fn settle_traffic(&mut self) -> bool {
         self.note_changed();
-        if !self.may_publish() {
+        if !self.comes_after_what_is_served() {
             return false;
         }
+        self.spare();
         match self.publisher.next(self.book.services()) {
             Next::Wait => false,
             Next::Served(shifts) => {

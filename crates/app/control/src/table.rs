@@ -1,6 +1,6 @@
 //! From the states of all services to the one route table. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use switchback_domain::route::{Destination, RouteMode};
@@ -14,9 +14,9 @@ use switchback_routing::{Arm, ArmId, Candidate, Endpoint, Route, Table};
 
 /// What one service adds to the table. Versions being stopped stay in it as arms without
 /// endpoints: nothing new goes there, and what is on its way is still counted.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Part {
-    route: Option<Route>,
+    pub(crate) route: Option<Route>,
     arms: Vec<Arm>,
 }
 
@@ -28,19 +28,42 @@ impl Part {
         let arms: Vec<Arm> = arms.collect();
         Self { route: route(service, &arms), arms }
     }
+
+    /// The versions that the service's requests go to.
+    pub(crate) fn asked(&self) -> Vec<&ReleaseId> {
+        match self.route.as_ref().map(|route| (&route.steering.mode, &route.split)) {
+            Some((RouteMode::Serve, split)) => split.shares().iter().map(|(id, _)| id).collect(),
+            Some((RouteMode::Divert { to: Destination::Version(release) }, _)) => vec![release],
+            Some((
+                RouteMode::Divert { to: Destination::Service(_) }
+                | RouteMode::Maintenance(_)
+                | RouteMode::Isolate
+                | RouteMode::Pause(_),
+                _,
+            ))
+            | None => Vec::new(),
+        }
+    }
+
+    /// The instances of these versions.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let asked = self.asked();
+        let arms = self.arms.iter().filter(move |arm| asked.contains(&&arm.id.release));
+        arms.flat_map(|arm| &arm.endpoints)
+    }
 }
 
-/// Whether each version that the service's requests would go to has somebody who answers. Nobody
-/// would get any where there is no route.
-pub(crate) fn is_answered(service: &Service, answers: impl Fn(&InstanceId) -> bool) -> bool {
-    let part = Part::of(service);
-    let has_somebody = |release: &ReleaseId| {
-        let mut arms = part.arms.iter().filter(|arm| arm.id.release == *release);
-        arms.any(|arm| arm.endpoints.iter().any(|endpoint| answers(&endpoint.instance)))
-    };
-    let Some(route) = &part.route else { return true };
-    let shares = route.split.shares();
-    !shares.is_empty() && shares.iter().all(|(release, _)| has_somebody(release))
+/// A table in its parts.
+pub(crate) fn parts_of(table: Table) -> BTreeMap<ServiceKey, Part> {
+    let mut parts = BTreeMap::<_, Part>::new();
+    for arm in table.arms {
+        parts.entry(arm.id.service.clone()).or_default().arms.push(arm);
+    }
+    for route in table.routes {
+        let key = route.service.clone();
+        parts.entry(key).or_default().route = Some(route);
+    }
+    parts
 }
 
 /// The table made of these parts.

@@ -21,6 +21,8 @@ use crate::vitals::{ProbeRole, pace};
 /// Time between two readings of the data plane's figures: short, because drains and verdicts
 /// wait for them, and cheap, because a reading is a few kilobytes.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// A data plane that reports and does not tell its table after so many questions is an older build's.
+const MET_AFTER: u32 = 20;
 /// Pause after the runtime could not be asked.
 const RUNTIME_AGAIN: Duration = Duration::from_millis(500);
 
@@ -66,7 +68,7 @@ pub(crate) async fn watch_data_plane(
     handle: Handle,
     mut wanted: watch::Receiver<bool>,
 ) {
-    let (mut running, mut is_met) = (false, false);
+    let (mut running, mut is_met, mut asked) = (false, false, 0);
     // A control plane that begins reads all there is: what it knows, it recognises.
     let mut read = Cursor::default();
     while *wanted.borrow() {
@@ -84,8 +86,8 @@ pub(crate) async fn watch_data_plane(
         let found = if is_met { None } else { links.data_plane.serving().await.ok() };
         let reported = links.data_plane.report().await;
         running &= reported.is_ok();
-        if !is_met && (found.is_some() || running) {
-            // One that does not tell, although it reports, is an older build's.
+        asked += u32::from(running && !is_met);
+        if !is_met && (found.is_some() || asked == MET_AFTER) {
             handle.send(Message::Met(found.map(Box::new))).await;
             is_met = true;
         }

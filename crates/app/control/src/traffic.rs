@@ -11,7 +11,7 @@ use switchback_domain::{Epoch, Generation, InstanceId, ServiceKey};
 use switchback_engine::Service;
 use switchback_ports::certificates::Proof;
 use switchback_ports::data_plane::{Error, Report};
-use switchback_routing::{Route, Table};
+use switchback_routing::{Route, Router, Table};
 
 use crate::clock::Instant;
 use crate::table::{self, Part};
@@ -42,8 +42,8 @@ pub(crate) struct Publisher {
     on_its_way: Option<HashSet<InstanceId>>,
     failed: Option<(String, Instant)>,
     incarnation: Option<String>,
-    /// A table of this life was in force.
-    has_served: bool,
+    /// What an earlier life's table had for services that would be left out by their own parts.
+    spared: BTreeMap<ServiceKey, Arc<Part>>,
     /// The directory of ordered certificates, as a table names it.
     certificates: String,
     /// What authorities are answered who ask whether a name leads here.
@@ -85,7 +85,7 @@ impl Publisher {
             on_its_way: None,
             failed: None,
             incarnation: None,
-            has_served: false,
+            spared: BTreeMap::new(),
         }
     }
 
@@ -94,14 +94,54 @@ impl Publisher {
         self.epoch = epoch;
     }
 
-    /// Whether a table of this life is in force or on its way to be.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.has_served || self.on_its_way.is_some()
-    }
-
     /// The states of these services have changed.
     pub(crate) fn changed(&mut self, keys: impl Iterator<Item = ServiceKey>) {
         self.stale.extend(keys);
+    }
+
+    /// Whether a table is on its way: before it is answered nothing else is decided.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.on_its_way.is_some()
+    }
+
+    /// What a service's state calls for.
+    pub(crate) fn part(&self, key: &ServiceKey) -> Option<&Part> {
+        self.parts.get(key)
+    }
+
+    /// Has these services keep what they had in an earlier life's table, and no others. Where that
+    /// is not possible beside what the states call for, none.
+    pub(crate) fn spare(&mut self, spared: BTreeMap<ServiceKey, Arc<Part>>) {
+        if self.spared == spared {
+            return;
+        }
+        self.spared = spared;
+        if !self.spared.is_empty() && Router::new(&self.wanted()).is_err() {
+            self.spared.clear();
+        }
+        self.revision += 1;
+    }
+
+    /// Who keeps what an earlier life's table had.
+    pub(crate) fn spared(&self) -> &BTreeMap<ServiceKey, Arc<Part>> {
+        &self.spared
+    }
+
+    /// Looks anew at the services whose states have changed.
+    pub(crate) fn freshen(&mut self, services: &BTreeMap<ServiceKey, Arc<Service>>) {
+        for key in std::mem::take(&mut self.stale) {
+            self.freshen_part(key, services);
+        }
+    }
+
+    fn wanted(&self) -> Table {
+        let own = self.parts.iter().filter(|(key, _)| !self.spared.contains_key(*key));
+        let parts = own.map(|(_, part)| part).chain(self.spared.values().map(Arc::as_ref));
+        let mut wanted = table::assemble(parts, self.generation);
+        let encrypted = wanted.routes.iter_mut().filter_map(|route| route.tls.as_mut());
+        encrypted.for_each(|tls| tls.keep_in(&self.certificates));
+        wanted.challenges.clone_from(&self.challenges);
+        wanted
     }
 
     /// Compares what the states want with what is served.
@@ -110,22 +150,18 @@ impl Publisher {
         if self.on_its_way.is_some() || waits {
             return Next::Wait;
         }
-        for key in std::mem::take(&mut self.stale) {
-            self.freshen(key, services);
-        }
+        self.freshen(services);
         let fits = self.served.as_ref().is_some_and(|served| served.fits == Some(self.revision));
         if fits && self.open.is_empty() {
             return Next::Wait;
         }
-        let open = self.open.iter().filter_map(|key| services.get_key_value(key));
+        let open = self.open.iter().filter(|key| !self.spared.contains_key(*key));
+        let open = open.filter_map(|key| services.get_key_value(key));
         let shifts = open.map(|(key, service)| (key.clone(), service.traffic.shift)).collect();
         if fits {
             return Next::Served(shifts);
         }
-        let mut wanted = table::assemble(self.parts.values(), self.generation);
-        let encrypted = wanted.routes.iter_mut().filter_map(|route| route.tls.as_mut());
-        encrypted.for_each(|tls| tls.keep_in(&self.certificates));
-        wanted.challenges.clone_from(&self.challenges);
+        let wanted = self.wanted();
         if let Some(served) = self.served.as_mut()
             && same_content(&served.table, &wanted)
         {
@@ -141,7 +177,7 @@ impl Publisher {
     }
 
     /// Looks anew at what a service adds to the table.
-    fn freshen(&mut self, key: ServiceKey, services: &BTreeMap<ServiceKey, Arc<Service>>) {
+    fn freshen_part(&mut self, key: ServiceKey, services: &BTreeMap<ServiceKey, Arc<Service>>) {
         let Some(service) = services.get(&key) else { return };
         if service.traffic.is_acknowledged() {
             self.open.remove(&key);
@@ -159,16 +195,13 @@ impl Publisher {
     /// what is: the table may have come into force and only its acknowledgement been lost.
     pub(crate) fn published(&mut self, table: Table, result: &Result<Generation, Error>) -> bool {
         let now = Instant::now();
-        // An answer may be about an earlier table than the one that was sent last.
-        let is_newest = table.generation == self.generation;
-        let sent = self.on_its_way.take_if(|_| is_newest || bug("any-answer-taken"));
-        let instances = sent.unwrap_or_else(|| instances(&table));
+        // One that comes late, or twice, is about an earlier table and says nothing about this one.
+        let is_awaited = table.generation == self.generation || bug("any-answer-taken");
+        let Some(instances) = self.on_its_way.take_if(|_| is_awaited) else { return false };
         self.failed = result.as_ref().err().map(|error| (error.to_string(), now));
         match result {
             Ok(_) => {
-                self.has_served = true;
-                let fits = is_newest.then_some(self.sent);
-                self.served = Some(Served { table, fits, instances, since: now });
+                self.served = Some(Served { table, fits: Some(self.sent), instances, since: now });
             }
             Err(Error::Refused(_)) => {}
             Err(_) if bug("unanswered-is-unserved") => {}

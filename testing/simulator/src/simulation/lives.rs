@@ -444,7 +444,7 @@ impl Simulation {
                 self.fail("the journal replays to another state");
             }
         }
-        self.note_strangers();
+        self.note_answering();
         let witness = self.witness.clone();
         control.watch(move |before, event, next, now| {
             witness.get().see(before, event, next, now);

@@ -22,7 +22,10 @@ impl Simulation {
     /// An order leaves the control plane.
     pub(super) fn begin(&mut self, life: u64, order: Order) {
         match order {
-            Order::Publish { table, shifts } => self.publish(life, Box::new(table), shifts),
+            Order::Publish { table, shifts } => {
+                self.check_spared(&table);
+                self.publish(life, Box::new(table), shifts);
+            }
             Order::Start { spec, generation } => {
                 let late = self.strikes(Fault::StartLate, "runtime", "a start came late");
                 let most = if late { 20_000 } else { 60 };
@@ -131,15 +134,12 @@ impl Simulation {
             return self.answer(1_000, 5_000, life, news);
         }
         self.count_requests();
-        let was = self.is_foreign().then(|| self.plane.table.clone());
         let random = &mut self.random;
         let result = self.plane.receive(&table, self.time, || random.millis(0, 9_000));
         self.line(|| format!("    table {} arrives: {result:?}", table.generation));
         match &result {
             Ok(()) => {
-                if let Some(was) = was {
-                    self.check_taken_over(life, &was);
-                }
+                self.note_taken_over();
                 self.note_served();
             }
             Err(data_plane::Error::Fenced { .. }) => {
@@ -156,6 +156,12 @@ impl Simulation {
         if self.strikes(Fault::AnswerLost, "data plane", "its answer was lost") {
             result = Err(unreachable());
         }
+        if self.strikes(Fault::AnswerTwice, "data plane", "its answer was told twice")
+            && let Ok(generation) = &result
+        {
+            let news = News::Published(table.clone(), shifts.clone(), Ok(*generation));
+            self.answer(1, 20_000, life, news);
+        }
         self.answer(1, 150, life, News::Published(table, shifts, result));
     }
 
@@ -164,7 +170,7 @@ impl Simulation {
         if let Some(what) = self.plane.fault_of_table() {
             self.fail(what);
         }
-        let (keys, is_foreign) = (self.keys.clone(), self.is_foreign());
+        let keys = self.keys.clone();
         for key in &keys {
             let split = self.plane.split(key);
             for (release, weight) in split.shares() {
@@ -177,7 +183,7 @@ impl Simulation {
             let mut witness = self.witness.get();
             let seen = witness.seen(key);
             // What nobody knows of is no reason to leave instances alone: their stops are checked.
-            let split = if is_foreign { Split::none() } else { split };
+            let split = if self.is_foreign(key) { Split::none() } else { split };
             (seen.served, seen.is_lent) = (split, is_lent);
         }
     }

@@ -1,12 +1,13 @@
 //! An older copy of the journal in its place: what is forgotten, and what must hold all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchback_domain::{Generation, InstanceId, ServiceKey};
-use switchback_engine::Service;
-use switchback_routing::Table;
+use switchback_domain::route::RouteMode;
+use switchback_domain::{InstanceHealth, InstanceId, ReleaseId, ServiceKey};
+use switchback_engine::{Rollout, Service};
+use switchback_routing::{Arm, Table};
 
 use super::Simulation;
 use super::lives::{Dead, States};
@@ -19,14 +20,16 @@ const SPARED: Duration = Duration::from_mins(2);
 
 /// What was there before the journal was restored.
 pub(super) struct Restored {
-    /// The data plane's last table then.
-    newest: Generation,
+    /// What the data plane served then.
+    table: Table,
     /// The last life then. Whatever it had sent has arrived by now, or never will.
     life: u64,
     /// Who answered when the present life began, each with its stamp.
     answering: BTreeMap<InstanceId, u64>,
     /// By the boot clock.
     spared_until: Duration,
+    /// Services of which something else was served since.
+    taken_over: BTreeSet<ServiceKey>,
 }
 
 impl Simulation {
@@ -41,15 +44,17 @@ impl Simulation {
     pub(super) fn restore(&mut self, length: usize) {
         self.disk.restore(length);
         self.restored = Some(Restored {
-            newest: self.plane.table.generation,
+            table: self.plane.table.clone(),
             life: self.lives,
             answering: BTreeMap::new(),
             spared_until: Duration::ZERO,
+            taken_over: BTreeSet::new(),
         });
-        self.plane.ledger.distrust();
         self.witness.get().forget();
         let records = self.disk.open(self.lives).records_after(0);
         let states = self.follow(States::new(), &records, Witness::recall);
+        let active = states.values().filter_map(|service| service.rollout.as_ref());
+        self.plane.ledger.distrust_all_but(&active.map(|it| it.request.id.to_string()).collect());
         self.dead = Some(Dead { states });
     }
 
@@ -58,54 +63,100 @@ impl Simulation {
         self.restored.as_ref().is_some_and(|restored| life <= restored.life)
     }
 
-    /// Whether the data plane still serves a table that the journal may know nothing of.
-    pub(super) fn is_foreign(&self) -> bool {
-        let newest = self.restored.as_ref().map(|restored| restored.newest);
-        newest.is_some_and(|newest| self.plane.table.generation <= newest)
+    /// Whether the data plane still serves of a service what the journal may know nothing of.
+    pub(super) fn is_foreign(&self, key: &ServiceKey) -> bool {
+        self.restored.as_ref().is_some_and(|restored| !restored.taken_over.contains(key))
     }
 
     /// Takes down who answers when a life begins that may not know them.
-    pub(super) fn note_strangers(&mut self) {
+    pub(super) fn note_answering(&mut self) {
         let ready = |(id, found): (&InstanceId, &Running)| {
             (found.condition == Condition::Ready).then(|| (id.clone(), found.stamp))
         };
-        let (is_foreign, since_boot) = (self.is_foreign(), self.since_boot());
-        if is_foreign && let Some(restored) = &mut self.restored {
+        let since_boot = self.since_boot();
+        if let Some(restored) = &mut self.restored {
             restored.answering = self.runtime.instances.iter().filter_map(ready).collect();
             restored.spared_until = since_boot + SPARED;
         }
     }
 
-    /// The first table of a life after a restoration leaves nobody out who was answered, unless
-    /// that life has waited long enough.
-    pub(super) fn check_taken_over(&self, life: u64, was: &Table) {
-        let (Some(current), Some(restored)) = (&self.life, &self.restored) else { return };
-        if current.number != life || was.generation > restored.newest {
+    /// Another table is in force: where it has something else, that came from the copy.
+    pub(super) fn note_taken_over(&mut self) {
+        let Some(restored) = &mut self.restored else { return };
+        for key in &self.keys {
+            let is_other = !arms(&self.plane.table, key).eq(arms(&restored.table, key));
+            if is_other && restored.taken_over.insert(key.clone()) {
+                let detail = if self.time.since(self.booted_at) + self.ahead < restored.spared_until
+                {
+                    "an older copy was gone on from"
+                } else {
+                    "what an older copy did not know was given up"
+                };
+                self.witness.get().trace.mark("journal", detail);
+            }
+        }
+    }
+
+    /// A table that a life sends leaves nobody out who is answered since before the journal was
+    /// restored, unless the life has waited long enough or the copy says so.
+    pub(super) fn check_spared(&self, table: &Table) {
+        let (Some(life), Some(restored)) = (&self.life, &self.restored) else { return };
+        if self.since_boot() >= restored.spared_until {
             return;
         }
-        self.mark("journal", "an older copy was gone on from");
-        if self.since_boot() >= restored.spared_until {
-            return self.mark("journal", "what an older copy did not know was given up");
-        }
-        let still_answers = |id: &InstanceId| {
-            restored.answering.get(id).is_some_and(|stamp| self.runtime.is_current(id, *stamp))
+        let answers = |id: &&InstanceId| {
+            restored.answering.get(*id).is_some_and(|stamp| self.runtime.is_current(id, *stamp))
         };
-        for key in &self.keys {
-            let was_answered = endpoints(was, key).any(still_answers);
-            let is_known = |it: &Arc<Service>| !(it.revisions.is_empty() && it.ended.is_empty());
-            let knows = current.control.services().get(key).is_some_and(is_known);
-            let is_routed = self.plane.table.routes.iter().any(|route| route.service == *key);
-            let is_answered = endpoints(&self.plane.table, key).next().is_some();
-            if was_answered && !is_answered && (is_routed || !knows) {
-                self.fail(format!(
-                    "{key} was answered, and is not since an older copy is in force"
-                ));
+        for key in self.keys.iter().filter(|key| self.is_foreign(key)) {
+            let was: Vec<_> = asked(&restored.table, key).filter(answers).collect();
+            let service = self.service(key);
+            if was.is_empty() || is_meant(&service) {
+                continue;
+            }
+            let comes = |id: &&InstanceId| {
+                was.contains(id) || life.control.health_of(id) == Some(InstanceHealth::Ready)
+            };
+            let coming = asked(table, key).filter(comes).count();
+            let wants = |id: &InstanceId| {
+                let mut pools = service.pools.iter().filter(|(_, pool)| pool.desired > 0);
+                pools.any(|(release, _)| id.as_str().contains(&format!(".{release}.")))
+            };
+            let releases = shares(table, key);
+            let desired: u32 = releases.iter().map(|release| service.pool(release).desired).sum();
+            let enough = if was.iter().all(|id| wants(id)) { 1 } else { was.len() };
+            if coming < enough.min(desired.max(1) as usize) {
+                let was = was.len();
+                self.fail(format!("{key} was answered by {was} and is by {coming} after a copy"));
             }
         }
     }
 }
 
-fn endpoints<'a>(table: &'a Table, key: &ServiceKey) -> impl Iterator<Item = &'a InstanceId> {
-    let arms = table.arms.iter().filter(move |arm| arm.id.service == *key);
+/// Whether the copy itself wants nobody to answer, or somebody else.
+fn is_meant(service: &Arc<Service>) -> bool {
+    let is_known = !(service.revisions.is_empty() && service.ended.is_empty());
+    let is_coming = service.rollout.as_ref().is_some_and(Rollout::is_forward);
+    let asks_nobody = service.traffic.split.shares().is_empty();
+    service.mode() != RouteMode::Serve
+        || asks_nobody && !is_coming && (is_known || service.rollout.is_some())
+}
+
+fn arms<'a>(table: &'a Table, key: &ServiceKey) -> impl Iterator<Item = &'a Arm> {
+    table.arms.iter().filter(move |arm| arm.id.service == *key)
+}
+
+/// The versions that get requests.
+fn shares(table: &Table, key: &ServiceKey) -> Vec<ReleaseId> {
+    let serves = |mode: &RouteMode| *mode == RouteMode::Serve;
+    let route = table.routes.iter().find(|route| route.service == *key);
+    let route = route.filter(|route| serves(&route.steering.mode));
+    let shares = route.map_or(&[][..], |route| route.split.shares());
+    shares.iter().map(|(release, _)| release.clone()).collect()
+}
+
+/// The instances that get requests.
+fn asked<'a>(table: &'a Table, key: &ServiceKey) -> impl Iterator<Item = &'a InstanceId> {
+    let releases = shares(table, key);
+    let arms = arms(table, key).filter(move |arm| releases.contains(&arm.id.release));
     arms.flat_map(|arm| &arm.endpoints).map(|endpoint| &endpoint.instance)
 }
