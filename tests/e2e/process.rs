@@ -41,13 +41,17 @@ pub(crate) fn of_state_dir(state_dir: &Path) -> Vec<Process> {
         .filter_map(|pid| describe(pid, state_dir))
         .collect();
     found.sort_by_key(|process| (process.role, process.pid));
-    // A child between fork and exec looks like its parent, and is nobody yet.
-    let is_unborn = |process: &Process| {
+    // A child between fork and exec looks like its parent, and is nobody yet. What the control
+    // plane starts with an instance's environment is a probe; instances are children of shims.
+    let is_nobody = |process: &Process| {
         let parent = found.iter().find(|other| other.pid == process.parent);
-        parent.is_some_and(|parent| parent.arguments == process.arguments)
+        parent.is_some_and(|parent| {
+            let is_probe = (parent.role, process.role) == (Role::Control, Role::Instance);
+            is_probe || parent.arguments == process.arguments
+        })
     };
-    let unborn: Vec<u32> = found.iter().filter(|p| is_unborn(p)).map(|p| p.pid).collect();
-    found.retain(|process| !unborn.contains(&process.pid));
+    let nobody: Vec<u32> = found.iter().filter(|p| is_nobody(p)).map(|p| p.pid).collect();
+    found.retain(|process| !nobody.contains(&process.pid));
     found
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Running {
     pub(crate) restarts: u32,
     /// Counts changes: one that was planned before another came is void.
     pub(crate) stamp: u64,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Running {

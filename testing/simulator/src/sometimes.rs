@@ -69,7 +69,6 @@ pub const SOMETIMES: &[Mark] = &[
     ("journal", "an event was written that nobody was told of"),
     ("journal", "an older copy was gone on from"),
     ("journal", "an older copy was restored"),
-    ("journal", "what an older copy did not know was given up"),
     ("leaders", "nobody had taken over"),
     ("leaders", "the former one found out"),
     ("leaders", "two at once"),

@@ -3,7 +3,8 @@
 //!
 //! A life asks what is served before it publishes anything, and goes beyond whoever made it. Services
 //! whose own part of the table would leave out who answers keep what they had, until those that their
-//! states want can take over, and for two minutes at most. Nothing is stopped that is in the table.
+//! states want can take over, or somebody says otherwise. What no state knows and nobody asks for stays
+//! for two minutes. Nothing is stopped that is in the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use crate::driver::Driver;
 use crate::record::{Deed, ITSELF};
 use crate::table::{self, Part};
 
-/// The longest time that what serves is left alone: most services start in less.
-const SPARE_MAX: Duration = Duration::from_mins(2);
+/// So long somebody may take to ask for a service of which the journal knows nothing but instances.
+const UNKNOWN_MAX: Duration = Duration::from_mins(2);
 
 /// What the data plane served when this life began.
 #[derive(Default)]
@@ -32,7 +33,7 @@ pub(crate) struct Found {
     life: Option<Epoch>,
     /// What it had for services of which this life has had nothing served yet.
     parts: BTreeMap<ServiceKey, Arc<Part>>,
-    spared_until: Option<Instant>,
+    since: Option<Instant>,
     /// Something is there that the journal does not know.
     is_older: bool,
     /// That is written down.
@@ -46,7 +47,7 @@ impl Driver {
         if self.found.life.is_none() {
             let table = table.map_or_else(Table::default, |table| *table);
             self.found.life = Some(table.generation.epoch);
-            self.found.spared_until = Some(Instant::now() + SPARE_MAX);
+            self.found.since = Some(Instant::now());
             let parts = table::parts_of(table).into_iter();
             self.found.parts = parts.map(|(key, part)| (key, Arc::new(part))).collect();
         }
@@ -82,8 +83,7 @@ impl Driver {
             return;
         }
         self.publisher.freshen(self.book.services());
-        let is_over = self.found.spared_until.is_some_and(|until| Instant::now() >= until);
-        if is_over || bug("older-journal-believed") {
+        if bug("older-journal-believed") {
             self.found.parts.clear();
         }
         let left_out = self.found.parts.iter().filter(|(key, part)| self.leaves_out(key, part));
@@ -110,9 +110,12 @@ impl Driver {
                     && instance.address == Some(endpoint.address)
             })
         };
-        let nothing = Part::default();
-        let own = self.publisher.part(key).unwrap_or(&nothing);
-        leaves_out(&self.book.service(key), own, found, runs)
+        let (service, nothing) = (self.book.service(key), Part::default());
+        let is_over = self.found.since.is_some_and(|since| since.elapsed() >= UNKNOWN_MAX);
+        if is_new(&service) && is_over {
+            return false;
+        }
+        leaves_out(&service, self.publisher.part(key).unwrap_or(&nothing), found, runs)
     }
 
     fn tell_of_older_journal(&mut self) {
@@ -143,7 +146,8 @@ fn leaves_out(
         let mut instances = pools().flat_map(|pool| &pool.instances);
         instances.any(|found| found.id == *id && found.health == InstanceHealth::Ready)
     };
-    let coming = own.endpoints().map(|endpoint| &endpoint.instance);
+    // The state may not have been told yet who is gone.
+    let coming = own.endpoints().filter(|endpoint| runs(endpoint)).map(|found| &found.instance);
     let coming = coming.filter(|id| is_ready(id) || answering.contains(id)).count();
     let strength: u32 = pools().map(|pool| pool.desired).sum();
     let enough = answering.len().min(usize::try_from(strength).unwrap_or(usize::MAX)).max(1);
@@ -153,14 +157,17 @@ fn leaves_out(
 
 /// Whether the journal itself says that nobody is to be asked, or somebody else.
 fn is_meant(service: &Service, own: &Part) -> bool {
-    let is_new =
-        service.revisions.is_empty() && service.ended.is_empty() && service.rollout.is_none();
     let is_coming = service.rollout.as_ref().is_some_and(Rollout::is_forward);
     match &own.route {
-        None => !is_new,
+        None => !is_new(service),
         Some(route) if route.steering.mode != RouteMode::Serve => true,
         Some(route) => route.split.shares().is_empty() && !is_coming,
     }
+}
+
+/// Whether the journal knows nothing of a service but its instances.
+fn is_new(service: &Service) -> bool {
+    service.revisions.is_empty() && service.ended.is_empty() && service.rollout.is_none()
 }
 
 fn is_wanted(service: &Service, id: &InstanceId) -> bool {

@@ -33,6 +33,8 @@ pub(super) struct Life {
     in_charge: bool,
     /// It knows what the data plane served when it began.
     is_met: bool,
+    /// When that was, by the boot clock.
+    pub(super) began: Duration,
     /// Instances it asks how they do; the number of the next time it will.
     pub(super) probing: BTreeMap<InstanceId, u64>,
     /// When it looks next, and that look's number.
@@ -454,6 +456,7 @@ impl Simulation {
             control,
             in_charge: false,
             is_met: false,
+            began: self.since_boot(),
             probing: BTreeMap::new(),
             next_look: None,
             looks: 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use switchback_domain::route::RouteMode;
 use switchback_domain::{InstanceHealth, InstanceId, ReleaseId, ServiceKey};
 use switchback_engine::{Rollout, Service};
-use switchback_routing::{Arm, Table};
+use switchback_routing::{Arm, Endpoint, Table};
 
 use super::Simulation;
 use super::lives::{Dead, States};
@@ -15,8 +15,9 @@ use crate::nature::Condition;
 use crate::runtime::Running;
 use crate::witness::Witness;
 
-/// So long, by its clock, a life leaves alone what serves and is unknown to it, said a second time.
-const SPARED: Duration = Duration::from_mins(2);
+/// So long, by its clock, a life waits for somebody to ask for what it knows nothing of, said a
+/// second time.
+const UNKNOWN_MAX: Duration = Duration::from_mins(2);
 
 /// What was there before the journal was restored.
 pub(super) struct Restored {
@@ -26,8 +27,6 @@ pub(super) struct Restored {
     life: u64,
     /// Who answered when the present life began, each with its stamp.
     answering: BTreeMap<InstanceId, u64>,
-    /// By the boot clock.
-    spared_until: Duration,
     /// Services of which something else was served since.
     taken_over: BTreeSet<ServiceKey>,
 }
@@ -47,7 +46,6 @@ impl Simulation {
             table: self.plane.table.clone(),
             life: self.lives,
             answering: BTreeMap::new(),
-            spared_until: Duration::ZERO,
             taken_over: BTreeSet::new(),
         });
         self.witness.get().forget();
@@ -73,10 +71,8 @@ impl Simulation {
         let ready = |(id, found): (&InstanceId, &Running)| {
             (found.condition == Condition::Ready).then(|| (id.clone(), found.stamp))
         };
-        let since_boot = self.since_boot();
         if let Some(restored) = &mut self.restored {
             restored.answering = self.runtime.instances.iter().filter_map(ready).collect();
-            restored.spared_until = since_boot + SPARED;
         }
     }
 
@@ -84,39 +80,34 @@ impl Simulation {
     pub(super) fn note_taken_over(&mut self) {
         let Some(restored) = &mut self.restored else { return };
         for key in &self.keys {
-            let is_other = !arms(&self.plane.table, key).eq(arms(&restored.table, key));
-            if is_other && restored.taken_over.insert(key.clone()) {
-                let detail = if self.time.since(self.booted_at) + self.ahead < restored.spared_until
-                {
-                    "an older copy was gone on from"
-                } else {
-                    "what an older copy did not know was given up"
-                };
-                self.witness.get().trace.mark("journal", detail);
+            let is_same = asked(&self.plane.table, key).eq(asked(&restored.table, key));
+            if !is_same && restored.taken_over.insert(key.clone()) {
+                self.witness.get().trace.mark("journal", "an older copy was gone on from");
             }
         }
     }
 
     /// A table that a life sends leaves nobody out who is answered since before the journal was
-    /// restored, unless the life has waited long enough or the copy says so.
+    /// restored, unless the copy says so.
     pub(super) fn check_spared(&self, table: &Table) {
         let (Some(life), Some(restored)) = (&self.life, &self.restored) else { return };
-        if self.since_boot() >= restored.spared_until {
-            return;
-        }
-        let answers = |id: &&InstanceId| {
-            restored.answering.get(*id).is_some_and(|stamp| self.runtime.is_current(id, *stamp))
+        let answers = |endpoint: &&Endpoint| {
+            let stamp = restored.answering.get(&endpoint.instance);
+            let found = self.runtime.instances.get(&endpoint.instance);
+            found.is_some_and(|it| Some(&it.stamp) == stamp && it.address == endpoint.address)
         };
         for key in self.keys.iter().filter(|key| self.is_foreign(key)) {
-            let was: Vec<_> = asked(&restored.table, key).filter(answers).collect();
             let service = self.service(key);
-            if was.is_empty() || is_meant(&service) {
+            let is_given_up = is_unknown(&service) && life.began + UNKNOWN_MAX <= self.since_boot();
+            let was = asked(&restored.table, key).filter(answers).map(|end| &end.instance);
+            let was: Vec<_> = was.collect();
+            if was.is_empty() || is_meant(&service) || is_given_up {
                 continue;
             }
             let comes = |id: &&InstanceId| {
                 was.contains(id) || life.control.health_of(id) == Some(InstanceHealth::Ready)
             };
-            let coming = asked(table, key).filter(comes).count();
+            let coming = asked(table, key).map(|end| &end.instance).filter(comes).count();
             let wants = |id: &InstanceId| {
                 let mut pools = service.pools.iter().filter(|(_, pool)| pool.desired > 0);
                 pools.any(|(release, _)| id.as_str().contains(&format!(".{release}.")))
@@ -134,11 +125,13 @@ impl Simulation {
 
 /// Whether the copy itself wants nobody to answer, or somebody else.
 fn is_meant(service: &Arc<Service>) -> bool {
-    let is_known = !(service.revisions.is_empty() && service.ended.is_empty());
     let is_coming = service.rollout.as_ref().is_some_and(Rollout::is_forward);
     let asks_nobody = service.traffic.split.shares().is_empty();
-    service.mode() != RouteMode::Serve
-        || asks_nobody && !is_coming && (is_known || service.rollout.is_some())
+    service.mode() != RouteMode::Serve || asks_nobody && !is_coming && !is_unknown(service)
+}
+
+fn is_unknown(service: &Arc<Service>) -> bool {
+    service.revisions.is_empty() && service.ended.is_empty() && service.rollout.is_none()
 }
 
 fn arms<'a>(table: &'a Table, key: &ServiceKey) -> impl Iterator<Item = &'a Arm> {
@@ -155,8 +148,8 @@ fn shares(table: &Table, key: &ServiceKey) -> Vec<ReleaseId> {
 }
 
 /// The instances that get requests.
-fn asked<'a>(table: &'a Table, key: &ServiceKey) -> impl Iterator<Item = &'a InstanceId> {
+fn asked<'a>(table: &'a Table, key: &ServiceKey) -> impl Iterator<Item = &'a Endpoint> {
     let releases = shares(table, key);
     let arms = arms(table, key).filter(move |arm| releases.contains(&arm.id.release));
-    arms.flat_map(|arm| &arm.endpoints).map(|endpoint| &endpoint.instance)
+    arms.flat_map(|arm| &arm.endpoints)
 }
