@@ -243,7 +243,7 @@ impl Fleet {
             let gone = self.seen.get(id).is_none_or(is_over);
             gone && !self.starting.contains_key(id) && !waits
         };
-        let ids = (0..desired).map(|ordinal| InstanceId::new(key, release, ordinal));
+        let ids = InstanceId::wanted(key, release, desired);
         ids.filter(|id| absent(id) && !self.is_stopping(id)).collect()
     }
 

@@ -29,11 +29,10 @@ const UNKNOWN_MAX: Duration = Duration::from_mins(2);
 /// What the data plane served when this life began.
 #[derive(Default)]
 pub(crate) struct Found {
-    /// Whose table it was, once that is known.
-    life: Option<Epoch>,
+    /// Whose table it was and when this life was told, once it was.
+    met: Option<(Epoch, Instant)>,
     /// What it had for services of which this life has had nothing served yet.
     parts: BTreeMap<ServiceKey, Arc<Part>>,
-    since: Option<Instant>,
     /// Something is there that the journal does not know.
     is_older: bool,
     /// That is written down.
@@ -44,10 +43,9 @@ impl Driver {
     /// Takes in what is served before this life has published anything. `None` when the data plane
     /// does not tell.
     pub(crate) fn meet(&mut self, table: Option<Box<Table>>) {
-        if self.found.life.is_none() {
+        if self.found.met.is_none() {
             let table = table.map_or_else(Table::default, |table| *table);
-            self.found.life = Some(table.generation.epoch);
-            self.found.since = Some(Instant::now());
+            self.found.met = Some((table.generation.epoch, Instant::now()));
             let parts = table::parts_of(table).into_iter();
             self.found.parts = parts.map(|(key, part)| (key, Arc::new(part))).collect();
         }
@@ -68,7 +66,7 @@ impl Driver {
 
     /// Whether this life's tables come after the one that is served, as far as is known.
     pub(crate) fn comes_after_what_is_served(&mut self) -> bool {
-        let Some(life) = self.found.life else { return false };
+        let Some((life, _)) = self.found.met else { return false };
         if life >= self.book.epoch() {
             self.overtake(life);
         }
@@ -111,7 +109,7 @@ impl Driver {
             })
         };
         let (service, nothing) = (self.book.service(key), Part::default());
-        let is_over = self.found.since.is_some_and(|since| since.elapsed() >= UNKNOWN_MAX);
+        let is_over = self.found.met.is_some_and(|(_, at)| at.elapsed() >= UNKNOWN_MAX);
         if is_new(&service) && is_over {
             return false;
         }
@@ -172,7 +170,7 @@ fn is_new(service: &Service) -> bool {
 
 fn is_wanted(service: &Service, id: &InstanceId) -> bool {
     service.pools.iter().any(|(release, pool)| {
-        (0..pool.desired).any(|ordinal| InstanceId::new(&service.key, release, ordinal) == *id)
+        InstanceId::wanted(&service.key, release, pool.desired).any(|wanted| wanted == *id)
     })
 }
 

@@ -127,8 +127,7 @@ fn arm(service: &Service, release: &ReleaseId, pool: &Pool) -> Option<Arm> {
 /// probe fails may still answer and nobody surely does not; failing those, the ones that ended:
 /// a refused connection is the version's failure and is counted as such.
 fn endpoints(key: &ServiceKey, release: &ReleaseId, pool: &Pool) -> Vec<Endpoint> {
-    let kept: Vec<InstanceId> =
-        (0..pool.desired).map(|ordinal| InstanceId::new(key, release, ordinal)).collect();
+    let kept: Vec<_> = InstanceId::wanted(key, release, pool.desired).collect();
     let in_state = |states: &[InstanceHealth]| -> Vec<Endpoint> {
         let matching = pool
             .instances

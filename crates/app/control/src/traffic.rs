@@ -54,7 +54,7 @@ pub(crate) struct Publisher {
 struct Served {
     table: Table,
     /// It is what the states wanted when the parts had this revision, as far as is known.
-    fits: Option<u64>,
+    fits: u64,
     instances: HashSet<InstanceId>,
     since: Instant,
 }
@@ -151,7 +151,7 @@ impl Publisher {
             return Next::Wait;
         }
         self.freshen(services);
-        let fits = self.served.as_ref().is_some_and(|served| served.fits == Some(self.revision));
+        let fits = self.served.as_ref().is_some_and(|served| served.fits == self.revision);
         if fits && self.open.is_empty() {
             return Next::Wait;
         }
@@ -165,7 +165,7 @@ impl Publisher {
         if let Some(served) = self.served.as_mut()
             && same_content(&served.table, &wanted)
         {
-            served.fits = Some(self.revision);
+            served.fits = self.revision;
             return Next::Served(shifts);
         }
         self.sent = self.revision;
@@ -201,7 +201,7 @@ impl Publisher {
         self.failed = result.as_ref().err().map(|error| (error.to_string(), now));
         match result {
             Ok(_) => {
-                self.served = Some(Served { table, fits: Some(self.sent), instances, since: now });
+                self.served = Some(Served { table, fits: self.sent, instances, since: now });
             }
             Err(Error::Refused(_)) => {}
             Err(_) if bug("unanswered-is-unserved") => {}

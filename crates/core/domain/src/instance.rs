@@ -22,6 +22,15 @@ impl InstanceId {
         Self([environment, service, release, &ordinal].join("."))
     }
 
+    /// The instances of a release of which so many are wanted.
+    pub fn wanted(
+        key: &ServiceKey,
+        release: &ReleaseId,
+        desired: u32,
+    ) -> impl Iterator<Item = Self> {
+        (0..desired).map(|ordinal| Self::new(key, release, ordinal))
+    }
+
     /// Where the ids of all instances of a service lie in their order, and no others.
     pub fn all_of(key: &ServiceKey) -> Range<Self> {
         let (environment, service) = (key.environment.as_str(), key.service.as_str());

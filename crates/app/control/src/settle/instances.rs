@@ -29,7 +29,7 @@ impl Driver {
         let mut to_start = Vec::new();
         let service = self.book.service(key);
         for (release, pool) in &service.pools {
-            wanted.extend((0..pool.desired).map(|n| InstanceId::new(key, release, n)));
+            wanted.extend(InstanceId::wanted(key, release, pool.desired));
             let Some(known) = service.releases.get(release) else { continue };
             for id in self.fleet.missing(key, release, pool.desired) {
                 to_start.push(InstanceSpec {
